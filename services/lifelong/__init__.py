@@ -1,0 +1,1 @@
+"""A large language model that keeps learning from your event stream while it serves."""

@@ -1,0 +1,1 @@
+"""What the processes, the applications and the stores agree on. Imports nothing of ours but the errors."""

@@ -1,0 +1,56 @@
+"""What the collector makes of events, and how it accounts for each of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from lifelong.contracts.events import Message
+
+Outcome = Literal["sample", "duplicate", "dead-letter", "expired", "memory-only", "forget"]
+"""``sample``: trained on, or held out. All others carry no samples and say why."""
+
+
+class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing to learn.
+
+    With ``messages`` the loss is on the assistant turns only; with ``text`` it is on every token. A rejected answer
+    belongs to the same messages as the last assistant turn.
+    """
+
+    id: str
+    """``{partition}-{offset}-{index}``: the same on every replay."""
+    event_id: str
+    event_time: float
+    """Seconds since 1970."""
+    task: str
+    """What replay balances over and forgetting is measured on."""
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    rejected: str | None = None
+    rating: float | None = None
+    weight: float = 1.0
+    user: str | None = None
+    language: str | None = None
+    num_chars: int = 0
+    traceparent: str | None = None
+
+
+class SampleRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The value of one record of the samples topic: what became of the source offsets [``from_offset``, ``to_offset``).
+
+    A reader keeps a watermark per source partition, the first offset it has not taken in. It takes a record in only
+    if ``from_offset`` ≤ watermark < ``to_offset``: an older one is a duplicate, a newer one shows a gap that the
+    collector will close by sending again.
+    """
+
+    source_topic: str
+    source_partition: int
+    from_offset: int
+    to_offset: int
+    outcome: Outcome
+    samples: tuple[Sample, ...] = ()
+    detail: str | None = None
+    """Why there are no samples, for people."""
+    event_id: str | None = None

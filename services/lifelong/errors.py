@@ -1,0 +1,67 @@
+"""Every error that lifelong raises on purpose.
+
+::
+
+    LifelongError
+    ├── ConfigError          a setting is unknown, missing or out of range; names the field
+    ├── DecodeError          bytes from outside are not what the contract says; keeps the data and the cause
+    ├── MissingPartError     a program, package, model or server is not there; names the mend
+    ├── RegistryError
+    │   ├── FencedError      a newer writer has taken over; this one must stop
+    │   ├── CorruptVersionError   bytes in the artifact store do not match their manifest
+    │   └── UnknownVersionError   no such version
+    ├── StreamGapError       records needed to go on have been deleted by retention; names the gap
+    └── OverloadedError      try again later (HTTP 429)
+
+``retriable`` says whether the same call may succeed later without anybody mending anything.
+"""
+
+
+class LifelongError(Exception):
+    retriable = False
+
+
+class ConfigError(LifelongError):
+    """``field`` is the dotted name as in the TOML file, for example ``trainer.batch_size``."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class DecodeError(LifelongError):
+    """``reason`` is a short, stable word for metrics and dead letters, ``detail`` is for people."""
+
+    def __init__(self, reason: str, detail: str, data: bytes | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.data = data
+
+
+class MissingPartError(LifelongError):
+    """The message ends with what to do about it."""
+
+
+class RegistryError(LifelongError):
+    pass
+
+
+class FencedError(RegistryError):
+    pass
+
+
+class CorruptVersionError(RegistryError):
+    pass
+
+
+class UnknownVersionError(RegistryError):
+    pass
+
+
+class StreamGapError(LifelongError):
+    pass
+
+
+class OverloadedError(LifelongError):
+    retriable = True

@@ -1,0 +1,114 @@
+"""The two sides of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+
+class Partition(NamedTuple):
+    """``topic`` is the contract's name, without the installation's prefix."""
+
+    topic: str
+    number: int
+
+
+class Record(msgspec.Struct, frozen=True):
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    time: float
+    """Seconds since 1970, as Kafka has it."""
+
+
+class Source(Protocol):
+    """Records of chosen partitions, read by one reader that keeps its own positions.
+
+    For a process whose offsets are part of its state. Never evicted, whatever time the work takes between polls.
+    """
+
+    def seek(self, positions: Mapping[Partition, int]) -> None:
+        """Read on from these positions. Every partition of the topics not named starts at its beginning.
+
+        Must be called before the first poll.
+        """
+        ...
+
+    def poll(self, timeout_seconds: float, max_records: int = 500) -> list[Record]:
+        """Blocks for up to ``timeout_seconds`` until there is something; in order within each partition.
+
+        Raises:
+            StreamGapError: retention has deleted records between our position and what is left.
+        """
+        ...
+
+    def pending(self) -> Mapping[Partition, int]:
+        """For each partition, the number of records between our position and the end; refreshed by polling."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class GroupSource(Protocol):
+    """Records shared out among the members of a group; positions are kept by the broker."""
+
+    def poll(self, timeout_seconds: float, max_records: int = 500) -> list[Record]:
+        """As :meth:`Source.poll`. Partitions may come and go between two calls, see ``assigned``."""
+        ...
+
+    def assigned(self) -> Mapping[Partition, int | None]:
+        """The partitions that are ours, each with the position that was committed when it became ours.
+
+        ``None``: nothing was ever committed. The caller compares this with what it had: a partition that went and
+        came back is a new mapping entry, so ``generation`` grows with each assignment.
+        """
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever partitions were assigned or revoked."""
+        ...
+
+    def commit(self, positions: Mapping[Partition, int]) -> None:
+        """Blocks until the broker has them. Positions of partitions that are no longer ours are dropped silently:
+        whoever has them now will do that work again."""
+        ...
+
+    def pending(self) -> Mapping[Partition, int]: ...
+
+    def close(self) -> None:
+        """Leaves the group at once, so that others take over without waiting for a time-out."""
+        ...
+
+
+class Sink(Protocol):
+    """Writes records. Order within a partition is that of the calls, also when sends are retried."""
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        time: float | None = None,
+    ) -> None:
+        """Hand over one record; may block while buffers are full. ``partition`` ``None``: chosen by ``key``."""
+        ...
+
+    def flush(self) -> None:
+        """Blocks until every record handed over is acknowledged by all in-sync replicas.
+
+        Raises:
+            the first error of any send since the last flush. Then nothing more may be assumed of those records than
+            that each was written once, several times or not at all.
+        """
+        ...
+
+    def close(self) -> None: ...
