@@ -18,9 +18,11 @@ import msgspec
 from lifelong.errors import ConfigError
 
 SECTIONS = frozenset(
-    ("line", "kafka", "redis", "artifacts", "metrics", "log")
-    + ("model", "adapter", "memory", "learning", "gate")
-    + ("collector", "trainer", "distiller", "inference")
+    {
+        *("line", "kafka", "redis", "artifacts", "metrics", "log"),
+        *("model", "adapter", "memory", "learning", "gate"),
+        *("collector", "trainer", "distiller", "inference"),
+    }
 )
 """All sections of all processes: one file serves them all, so each must know the names of the others' sections."""
 

@@ -14,7 +14,7 @@ Redis Cluster, so that scripts may touch several of them.
 | ``lifelong:memory:{line}:event:<event id>`` | set of entry ids | collector | until forgotten |
 | ``lifelong:collector:{line}:seen:<hash>`` | string: position first seen | collector | dedupe window |
 | ``lifelong:collector:{line}:signature:<position>`` | string: MinHash bytes | collector | dedupe window |
-| ``lifelong:collector:{line}:label:<task>:<observation id>`` | string: half of an observation | collector | join window |
+| ``lifelong:collector:{line}:label:<task>:<observation id>`` | string: half of it | collector | join window |
 | ``lifelong:outputs:{line}:output:<id>`` | string: JSON of the output | inference | days |
 """
 

@@ -61,7 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     positions: dict[int, int]
     """Samples partition → the offset to read on from."""
     counts: dict[str, int] = {}
-    """Cumulative, since the start of the line: ``trained``, ``held_out``, ``rejected`` samples, and events by outcome."""
+    """Cumulative since the start of the line: samples ``trained``, ``held_out``, ``rejected``; events by outcome."""
     batches: tuple[Batch, ...] = ()
     """What this version learned beyond its parent."""
     tensors: dict[str, str] = {}

@@ -1,0 +1,1 @@
+"""Versions: where their bytes are, which one is live, and who may change that."""

@@ -1,0 +1,96 @@
+"""The two stores behind the registry, in prose.
+
+**Artifacts** are durable and are the truth. A version is a folder of files and a manifest. The files go first, under a
+folder name that no other writer uses; the manifest goes last, under ``{line}/{number}``, created only if nobody else
+has created it. A version without a manifest does not exist. A manifest is never changed.
+
+**Pointers** are small, shared and may be lost: which version of a line is live, which is the newest candidate, the
+fencing epoch, and whether an operator holds the live version. They live in Redis and are rebuilt from the manifests.
+
+A *writer* of a line takes the lease and with it a new epoch, higher than any before. Everything it writes carries that
+epoch; a write with an older epoch than the store has seen is refused with FencedError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from lifelong.contracts.versions import FileEntry, Manifest
+
+
+class PointerState(msgspec.Struct, frozen=True):
+    """``live`` and ``candidate`` are version numbers; 0 is the base model before anything was learned."""
+
+    live: int = 0
+    candidate: int = 0
+    epoch: int = 0
+    held: bool = False
+    """An operator chose the live version: promotions move only the candidate until released."""
+    moved: float = 0.0
+    """Seconds since 1970 of the last move of ``live``."""
+
+
+class ArtifactStore(Protocol):
+    def put(self, folder: str, files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+        """Writes the files durably (they survive a power cut once this returns). ``folder`` must be new."""
+        ...
+
+    def get(self, folder: str, name: str, entry: FileEntry) -> bytes:
+        """Raises CorruptVersionError: missing, or not the bytes that ``entry`` says."""
+        ...
+
+    def commit(self, manifest: Manifest) -> None:
+        """Makes the version exist, durably and in one step.
+
+        Raises FencedError: another writer has already made a version with this number.
+        """
+        ...
+
+    def manifest(self, line: str, number: int) -> Manifest:
+        """Raises UnknownVersionError, CorruptVersionError."""
+        ...
+
+    def numbers(self, line: str) -> list[int]:
+        """Of all versions that exist, ascending."""
+        ...
+
+    def lines(self) -> list[str]: ...
+
+    def drop(self, manifest: Manifest, names: tuple[str, ...]) -> None:
+        """Deletes these files of the version, to free space. The manifest stays. Missing files are no error."""
+        ...
+
+
+class Pointers(Protocol):
+    def read(self, line: str) -> PointerState | None:
+        """``None``: nothing is known of this line (it is new, or the store was lost)."""
+        ...
+
+    def acquire(self, line: str, writer: str, ttl_seconds: float, at_least_epoch: int) -> int | None:
+        """Take the lease; the new epoch, higher than ``at_least_epoch`` and than any before. ``None``: somebody else
+        has it now."""
+        ...
+
+    def renew(self, line: str, writer: str, ttl_seconds: float) -> bool:
+        """False: the lease is somebody else's now; this writer must stop."""
+        ...
+
+    def release(self, line: str, writer: str) -> None: ...
+
+    def move(self, line: str, *, epoch: int, candidate: int, live: int | None, now: float) -> PointerState:
+        """A writer's move, in one step. ``live=None``, or a held line: only the candidate moves.
+
+        Raises FencedError: ``epoch`` is not the newest.
+        """
+        ...
+
+    def set_live(self, line: str, number: int, *, held: bool, now: float) -> PointerState:
+        """An operator's move: roll back (``held=True``) or release (``held=False``). Needs no lease."""
+        ...
+
+    def restore(self, line: str, state: PointerState) -> PointerState:
+        """Set the state only if there is none; what is there afterwards is returned."""
+        ...
