@@ -31,6 +31,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     rejected: str | None = None
     rating: float | None = None
     weight: float = 1.0
+    until_known: bool = False
+    """A correction or a fact, to be trained on until the model has it, as opposed to one example of many."""
     user: str | None = None
     language: str | None = None
     num_chars: int = 0
