@@ -56,3 +56,11 @@ class SampleRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str | None = None
     """Why there are no samples, for people."""
     event_id: str | None = None
+
+
+def coverage(record: SampleRecord, watermark: int) -> Literal["new", "duplicate", "gap"]:
+    """What a reader whose watermark for this source partition is ``watermark`` does with the record: take only what
+    is ``new``, and move the watermark to its ``to_offset``."""
+    if record.to_offset <= watermark:
+        return "duplicate"
+    return "new" if record.from_offset <= watermark else "gap"
