@@ -38,10 +38,7 @@ def publish(
     """Publish a document, or a file of events."""
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text or --file, one of them")
-    if file is not None:
-        events = _events(file)
-    else:
-        events = [Document(text=sys.stdin.read() if text == "-" else str(text))]
+    events = _events(file) if file is not None else [Document(text=sys.stdin.read() if text == "-" else str(text))]
     with _client(home) as client:
         for event_id in client.publish(*events):
             typer.echo(event_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import typer
 
 from lifelong.cli.addresses import DEFAULT_HOME, Home, find
@@ -25,5 +24,3 @@ def check(home: Home = DEFAULT_HOME) -> None:
     for problem in problems:
         typer.echo(problem)
     raise typer.Exit(1 if problems else 0)
-
-

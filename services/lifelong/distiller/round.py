@@ -77,9 +77,7 @@ def distil(
     return num_tokens
 
 
-def _loss(
-    student_NV: Tensor, teacher_NV: Tensor, targets_N: Tensor, s: DistillerSettings
-) -> DistillLoss:
+def _loss(student_NV: Tensor, teacher_NV: Tensor, targets_N: Tensor, s: DistillerSettings) -> DistillLoss:
     return distill_loss(
         student_NV, teacher_NV, targets_N, alpha=s.alpha, temperature=s.temperature, direction=s.direction
     )

@@ -1,0 +1,192 @@
+"""The distiller without its sockets: samples and versions in, versions of the student out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from lifelong.contracts.samples import Sample, SampleRecord, coverage
+from lifelong.contracts.versions import Manifest, Verdict
+from lifelong.distiller.config import DistillerSettings
+from lifelong.distiller.round import Scores, distil, score
+from lifelong.learning.base import Learner
+from lifelong.learning.optimizers import AdamW
+from lifelong.learning.replay import ReplayState, Reservoir, randbelow
+from lifelong.learning.settings import LearningSettings
+from lifelong.model.adapter import (
+    WEIGHTS_FILE,
+    adapter_files,
+    load_adapter_state,
+    pack_state,
+    unpack_state,
+)
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+BUFFER_FILE = "buffer.json"
+
+
+class BufferState(msgspec.Struct, frozen=True):
+    """What is in ``buffer.json``."""
+
+    samples: list[Sample]
+    samples_seen: ReplayState
+    judged: list[Sample]
+    judged_seen: ReplayState
+
+
+class Round(NamedTuple):
+    """A version of the student that is yet to be committed, and what was measured."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+    before: Scores
+    after: Scores
+    num_tokens: int
+
+
+class Distiller:
+    """Drives one student. Not safe to share between threads.
+
+    Args:
+        student: learns; ``student_model`` is the same as a PEFT model, whose adapter is what a version consists of.
+    """
+
+    def __init__(self, student: Learner, student_model: object, settings: DistillerSettings) -> None:
+        self._student = student
+        self._model = student_model
+        self._settings = settings
+        self._optimizer = self._fresh_optimizer()
+        self._buffer = Reservoir(settings.buffer_samples, settings.seed)
+        self._judged = Reservoir(settings.judged_samples, settings.seed)
+        self.watermarks: dict[int, int] = {}
+        self.positions: dict[int, int] = {}
+        self.counts: Counter[str] = Counter()
+        self._newest_event_time: float | None = None
+        self._last_teacher: str | None = None
+        self._last_change = 0.0
+        self._last_round = float("-inf")
+
+    def take(self, record: SampleRecord, partition: int, offset: int, now: float) -> Literal["new", "duplicate", "gap"]:
+        """Keep the samples of one record, once. ``partition`` and ``offset`` are those in the samples topic."""
+        self.positions[partition] = offset + 1
+        fate = coverage(record, self.watermarks.get(record.source_partition, 0))
+        if fate != "new":
+            return fate
+        self.watermarks[record.source_partition] = record.to_offset
+        for sample in record.samples:
+            if self._student.num_targets(sample) == 0:
+                continue
+            kept_apart = randbelow(1_000_000, self._settings.seed, "judged", sample.id)
+            apart = kept_apart < 1_000_000 * self._settings.judged_ratio
+            (self._judged if apart else self._buffer).add(sample)
+            self.counts["samples"] += 1
+            self._newest_event_time = max(self._newest_event_time or 0.0, sample.event_time)
+            self._last_change = now
+        return fate
+
+    def forget(self, is_unwanted: Callable[[Sample], bool]) -> int:
+        """Take samples out of the buffer, so that they are not distilled on again; how many there were."""
+        return len(self._buffer.remove(is_unwanted)) + len(self._judged.remove(is_unwanted))
+
+    def is_due(self, teacher: str, now: float) -> bool:
+        """Whether a round is worth its time: there is something to teach that the student was not taught yet."""
+        if teacher == self._last_teacher or len(self._buffer) < self._settings.min_samples:
+            return False
+        quiet = now - self._last_change >= self._settings.idle_seconds
+        return quiet or now - self._last_round >= self._settings.interval_seconds
+
+    def note_teacher_changed(self, now: float) -> None:
+        """The live version moved; a round waits until that has calmed down."""
+        self._last_change = now
+
+    def learn(
+        self,
+        teacher: Learner,
+        draft: Manifest,
+        now: float,
+        on_step: Callable[[int], bool],
+    ) -> Round | None:
+        """One round; ``None`` if it was ended early, with the student as it was.
+
+        Args:
+            draft: line, number, parent, teacher and so on; what was learned is filled in here.
+        """
+        parent = self._snapshot()
+        judged = self._judged.samples or self._buffer.draw(self._settings.judged_samples, version=0)
+        before = score(teacher, self._student, judged, self._settings)
+        going_on = True
+
+        def step(number: int) -> bool:
+            nonlocal going_on
+            going_on = on_step(number)
+            return going_on
+
+        num_tokens = distil(
+            teacher,
+            self._student,
+            self._optimizer,
+            lambda number: self._buffer.draw(self._settings.batch_size, version=draft.number, step=number),
+            self._settings,
+            step,
+        )
+        if not going_on:
+            self._restore_snapshot(parent)
+            return None
+        after = score(teacher, self._student, judged, self._settings)
+        verdict = self._judge(before, after)
+        if not verdict.accepted:
+            self._restore_snapshot(parent)
+        self._last_teacher, self._last_round = draft.teacher, now
+        self.counts["accepted" if verdict.accepted else "rejected"] += 1
+        manifest = msgspec.structs.replace(
+            draft,
+            watermarks=dict(self.watermarks),
+            positions=dict(self.positions),
+            counts=dict(self.counts),
+            newest_event_time=self._newest_event_time,
+            verdict=verdict,
+            metrics={"ce": after.ce, "kl": after.kl, "agreement": after.agreement, "tokens": float(num_tokens)},
+        )
+        return Round(manifest, self._files(), before, after, num_tokens)
+
+    def restore(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+        """Go on from a committed version, bit for bit."""
+        load_adapter_state(self._model, unpack_state(files[WEIGHTS_FILE]))
+        self._optimizer.load(unpack_state(files[OPTIMIZER_FILE]))
+        state = msgspec.json.decode(files[BUFFER_FILE], type=BufferState)
+        self._buffer.load(state.samples_seen, state.samples)
+        self._judged.load(state.judged_seen, state.judged)
+        self.watermarks, self.positions = dict(manifest.watermarks), dict(manifest.positions)
+        self.counts = Counter(manifest.counts)
+        self._newest_event_time, self._last_teacher = manifest.newest_event_time, manifest.teacher
+
+    def _judge(self, before: Scores, after: Scores) -> Verdict:
+        was, is_now = before.loss(self._settings), after.loss(self._settings)
+        # Written so that NaN is rejected.
+        accepted = is_now <= was
+        scores = {"loss_before": was, "loss_after": is_now}
+        scores |= {"agreement_before": before.agreement, "agreement_after": after.agreement}
+        return Verdict(accepted, "closer to the teacher" if accepted else "farther from the teacher", scores)
+
+    def _fresh_optimizer(self) -> AdamW:
+        learning = LearningSettings(learning_rate=self._settings.learning_rate)
+        return AdamW(self._student.parameters, learning)
+
+    def _files(self) -> dict[str, bytes]:
+        buffer = BufferState(self._buffer.samples, self._buffer.state(), self._judged.samples, self._judged.state())
+        return {
+            **adapter_files(self._model),
+            OPTIMIZER_FILE: pack_state(self._optimizer.state()),
+            BUFFER_FILE: msgspec.json.encode(buffer),
+        }
+
+    def _snapshot(self) -> dict[str, bytes]:
+        files = self._files()
+        return {name: files[name] for name in (WEIGHTS_FILE, OPTIMIZER_FILE)}
+
+    def _restore_snapshot(self, files: Mapping[str, bytes]) -> None:
+        load_adapter_state(self._model, unpack_state(files[WEIGHTS_FILE]))
+        self._optimizer.load(unpack_state(files[OPTIMIZER_FILE]))
