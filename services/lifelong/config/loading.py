@@ -1,7 +1,8 @@
 """Settings from a TOML file and the environment, checked before anything starts.
 
 A process declares one struct whose fields are sections. ``LIFELONG_CONFIG`` names the TOML file;
-``LIFELONG_<SECTION>__<FIELD>`` overrides a field of it. Everything unknown is an error.
+``LIFELONG_<SECTION>__<FIELD>`` overrides a field of it. Everything unknown is an error. A variable that is empty
+counts as not set, which is what Docker Compose makes of one that it was not given.
 """
 
 from __future__ import annotations
@@ -47,12 +48,15 @@ def load(settings: type[S], *, path: Path | None = None, environ: Mapping[str, s
             raise ConfigError(section, f"unknown section in {path}; known: {', '.join(sorted(SECTIONS))}")
         if not isinstance(document[section], dict):
             raise ConfigError(section, "expected a table")
+    sections = {field.name: field.type for field in msgspec.structs.fields(settings)}
+    assert SECTIONS.issuperset(sections), f"unknown sections in {settings}"
     for name, text in environ.items():
-        if name.startswith(_PREFIX) and name not in _RESERVED:
-            section, field = _split(name)
-            document.setdefault(section, {})[field] = _value(text)
-    wanted = {field.name for field in msgspec.structs.fields(settings)}
-    ours = {section: fields for section, fields in document.items() if section in wanted}
+        if not name.startswith(_PREFIX) or name in _RESERVED:
+            continue
+        section, field = _split(name)
+        if text:
+            document.setdefault(section, {})[field] = _value(text, sections.get(section), field)
+    ours = {section: fields for section, fields in document.items() if section in sections}
     try:
         return msgspec.convert(ours, settings, strict=False)
     except msgspec.ValidationError as error:
@@ -63,9 +67,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
-    except FileNotFoundError as error:
-        raise ConfigError("LIFELONG_CONFIG", f"no file {path}") from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError("LIFELONG_CONFIG", f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("LIFELONG_CONFIG", f"{path} is not TOML: {error}") from error
 
 
@@ -79,22 +83,35 @@ def _split(name: str) -> tuple[str, str]:
     return section, field
 
 
-def _value(text: str) -> Any:
+def _value(text: str, section: Any, field: str) -> Any:
     """A list or table is written as JSON; everything else is taken as it stands and converted to the field's type."""
-    if text[:1] in ("[", "{"):
-        try:
-            return msgspec.json.decode(text)
-        except msgspec.DecodeError:
-            return text
-    return text
+    if text[0] not in "[{" or _takes_text(section, field):
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def _takes_text(section: Any, field: str) -> bool:
+    """Whether the field is a string: a password may begin with a bracket."""
+    if not (isinstance(section, type) and issubclass(section, msgspec.Struct)):
+        return False
+    for known in msgspec.structs.fields(section):
+        if known.name == field:
+            try:
+                return isinstance(msgspec.convert("[", known.type), str)
+            except msgspec.ValidationError:
+                return False
+    return False
 
 
 def _config_error(error: msgspec.ValidationError) -> ConfigError:
-    text = str(error)
-    problem, _, place = text.partition(" - at `$")
-    field = re.sub(r"\[[^]]*\]", "", place.rstrip("`")).lstrip(".")
-    unknown = re.search(r"unknown field `([^`]+)`", problem)
-    if unknown:
-        field = f"{field}.{unknown[1]}" if field else unknown[1]
-        problem = "unknown setting"
+    problem, _, place = str(error).partition(" - at ")
+    path = re.search(r"`\$([^`]*)`", place)
+    field = re.sub(r"\[[^]]*\]", "", path[1]).lstrip(".") if path else ""
+    named = re.search(r"(unknown|missing required) field `([^`]+)`", problem)
+    if named:
+        field = f"{field}.{named[2]}" if field else named[2]
+        problem = "unknown setting" if named[1] == "unknown" else "has no default and is not set"
     return ConfigError(field or "settings", problem)

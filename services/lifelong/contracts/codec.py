@@ -9,7 +9,10 @@ Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kaf
 
 from __future__ import annotations
 
+import base64
+import binascii
 import datetime
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +27,9 @@ T = TypeVar("T")
 
 _STRUCTURED = "application/cloudevents+json"
 _REQUIRED = ("id", "source", "specversion", "type")
+_STRINGS = frozenset({*_REQUIRED, "subject", "time", "partitionkey", "traceparent", "expirytime", "dataref"})
+"""The attributes that are read here; all are strings in the specification. Others may be numbers or booleans."""
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def decode_event(
@@ -39,7 +45,8 @@ def decode_event(
     Args:
         record_time: seconds since 1970, used where the event has no ``time``.
         max_bytes: an event with a larger value is refused.
-        fetch: reads the data that a ``dataref`` points to; without it such an event is refused.
+        fetch: reads the data that a ``dataref`` points to, and raises ``DecodeError`` when it cannot; without it
+            such an event is refused.
 
     Raises:
         DecodeError: with ``reason`` one of ``empty``, ``too-large``, ``not-utf8``, ``not-json``, ``not-cloudevents``,
@@ -56,15 +63,18 @@ def decode_event(
         attributes, data = _structured(value)
     else:
         attributes = {name[3:].lower(): text for name, text in texts.items() if name.startswith("ce_")}
-        if content_type not in ("", "application/json") and not content_type.endswith("+json"):
+        if content_type and not content_type.endswith(("/json", "+json")):
             raise DecodeError("not-json", f"content-type {content_type!r}: the data must be JSON", value)
         data = value
-    return _event(attributes, data, value, record_time, fetch)
+    return _event(attributes, data, value, record_time, max_bytes, fetch)
 
 
 def _header_texts(headers: Headers) -> dict[str, str]:
     texts = {}
     for name, raw in headers:
+        # Tracers and gateways put headers of their own on a record, and those may be binary.
+        if name.lower() != "content-type" and not name.lower().startswith("ce_"):
+            continue
         try:
             texts[name.lower()] = raw.decode() if raw is not None else ""
         except UnicodeDecodeError as error:
@@ -80,11 +90,17 @@ def _structured(value: bytes | None) -> tuple[dict[str, Any], bytes | None]:
             "neither ce_* headers nor a JSON object with specversion: publish CloudEvents 1.0",
             value,
         )
-    if "data_base64" in document:
-        raise DecodeError("bad-data", "data_base64: the data of our types is JSON", value)
-    data = msgspec.json.encode(document.pop("data")) if document.get("data") is not None else None
-    document.pop("data", None)
-    return document, data
+    # Producers that hold the JSON as bytes send it so; the SDKs do.
+    encoded = document.pop("data_base64", None)
+    data = document.pop("data", None)
+    if encoded is not None and data is not None:
+        raise DecodeError("bad-data", "both data and data_base64", value)
+    if encoded is not None:
+        try:
+            return document, base64.b64decode(encoded, validate=True)
+        except (TypeError, ValueError, binascii.Error) as error:
+            raise DecodeError("bad-data", f"data_base64: {error}", value) from error
+    return document, None if data is None else msgspec.json.encode(data)
 
 
 def _json(value: bytes | None) -> Any:
@@ -105,26 +121,27 @@ def _event(
     data: bytes | None,
     value: bytes | None,
     record_time: float,
+    max_bytes: int,
     fetch: Fetch | None,
 ) -> Event:
+    for name, attribute in attributes.items():
+        if attribute is not None and not isinstance(attribute, str if name in _STRINGS else str | int):
+            raise DecodeError("bad-attribute", f"{name}: expected a string, got {type(attribute).__name__}", value)
     for name in _REQUIRED:
         if not attributes.get(name):
             raise DecodeError("missing-attribute", f"the CloudEvents attribute {name!r} is missing or empty", value)
-    for name, attribute in attributes.items():
-        if attribute is not None and not isinstance(attribute, str | int | bool):
-            raise DecodeError("bad-attribute", f"{name}: expected a string, got {type(attribute).__name__}", value)
     if attributes["specversion"] != "1.0":
         raise DecodeError("bad-attribute", f"specversion {attributes['specversion']!r}: expected '1.0'", value)
-    type_name = str(attributes["type"])
+    type_name = attributes["type"]
     data_type = EVENT_TYPES.get(type_name)
     if data_type is None:
         raise DecodeError("unknown-type", f"{type_name!r}: known are {', '.join(EVENT_TYPES)}", value)
     time = _timestamp(attributes, "time", value)
     return Event(
-        id=str(attributes["id"]),
-        source=str(attributes["source"]),
+        id=attributes["id"],
+        source=attributes["source"],
         type=type_name,
-        data=_data(data_type, _resolve(attributes, data, value, fetch), value),
+        data=_data(data_type, _resolve(attributes, data, value, max_bytes, fetch), value),
         time=record_time if time is None else time,
         subject=_optional(attributes, "subject"),
         partitionkey=_optional(attributes, "partitionkey"),
@@ -133,18 +150,24 @@ def _event(
     )
 
 
-def _resolve(attributes: dict[str, Any], data: bytes | None, value: bytes | None, fetch: Fetch | None) -> bytes | None:
+def _resolve(
+    attributes: dict[str, Any], data: bytes | None, value: bytes | None, max_bytes: int, fetch: Fetch | None
+) -> bytes | None:
     reference = _optional(attributes, "dataref")
     if data or reference is None:
         return data
     if fetch is None:
         raise DecodeError("dataref-refused", f"{reference}: no place to fetch data from is allowed", value)
-    return fetch(reference)
+    fetched = fetch(reference)
+    if len(fetched) > max_bytes:
+        raise DecodeError("too-large", f"{reference}: {len(fetched)} bytes; at most {max_bytes} are accepted", value)
+    return fetched
 
 
 def _data(data_type: type[EventData], data: bytes | None, value: bytes | None) -> EventData:
+    if not data:
+        raise DecodeError("empty", "the event has no data", value)
     _json(data)
-    assert data is not None
     try:
         return msgspec.json.decode(data, type=data_type)
     except (msgspec.ValidationError, RecursionError) as error:
@@ -153,7 +176,8 @@ def _data(data_type: type[EventData], data: bytes | None, value: bytes | None) -
 
 def _optional(attributes: dict[str, Any], name: str) -> str | None:
     attribute = attributes.get(name)
-    return None if attribute is None or attribute == "" else str(attribute)
+    assert attribute is None or isinstance(attribute, str)
+    return attribute or None
 
 
 def _timestamp(attributes: dict[str, Any], name: str, value: bytes | None) -> float | None:
@@ -161,10 +185,11 @@ def _timestamp(attributes: dict[str, Any], name: str, value: bytes | None) -> fl
     if text is None:
         return None
     try:
-        moment = datetime.datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError("no time zone")
-        return moment.timestamp()
+        if not _RFC3339.fullmatch(text.upper()):
+            raise ValueError("expected YYYY-MM-DDThh:mm:ssZ or an offset instead of Z")
+        seconds = datetime.datetime.fromisoformat(text.upper()).astimezone(datetime.UTC).timestamp()
+        rfc3339(seconds)  # What is accepted here can be written again.
+        return seconds
     except (ValueError, OverflowError) as error:
         raise DecodeError("bad-attribute", f"{name}={text!r} is no RFC 3339 timestamp: {error}", value) from error
 
