@@ -1,0 +1,94 @@
+"""Old samples, kept to be learnt again: experience replay (https://arxiv.org/abs/1902.10486).
+
+``Reservoir``: every sample ever seen is in the buffer with the same probability (Vitter's Algorithm R, 1985).
+``BalancedReservoir``: every task has the same share while it can fill it, and within a task Algorithm R
+(class-balancing reservoir sampling, https://proceedings.mlr.press/v119/chrysakis20a.html).
+
+There is no random state to save: each draw is a function of (seed, version, step), so that a trainer that was killed
+draws the same again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from lifelong.contracts.samples import Sample
+
+
+def randbelow(bound: int, *key: int | str) -> int:
+    """Uniform in [0, bound), a function of ``key``; the bias of the modulo is below bound / 2⁶⁴."""
+    assert bound > 0
+    digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % bound
+
+
+class ReplayState(msgspec.Struct, frozen=True):
+    """Beside the samples themselves: how many were ever offered, by task."""
+
+    seen: dict[str, int] = {}
+
+
+class Reservoir:
+    def __init__(self, capacity: int, seed: int) -> None:
+        self.capacity = capacity
+        self.seed = seed
+        self.samples: list[Sample] = []
+        self._seen: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def add(self, sample: Sample) -> None:
+        self._seen[sample.task] += 1
+        if len(self.samples) < self.capacity:
+            self.samples.append(sample)
+        elif self.capacity:
+            place = self._place(sample)
+            if place is not None:
+                self.samples[place] = sample
+
+    def _place(self, sample: Sample) -> int | None:
+        """Of the sample that has to go for this one; ``None``: this one is not kept."""
+        place = randbelow(self._seen.total(), self.seed, "keep", self._seen.total())
+        return place if place < self.capacity else None
+
+    def draw(self, num_samples: int, *, version: int, step: int = 0) -> list[Sample]:
+        """Without replacement, fewer if there are not so many."""
+        left = list(range(len(self.samples)))
+        drawn = []
+        for turn in range(min(num_samples, len(left))):
+            drawn.append(self.samples[left.pop(randbelow(len(left), self.seed, version, step, turn))])
+        return drawn
+
+    def remove(self, is_unwanted: Callable[[Sample], bool]) -> list[str]:
+        """Ids of what was taken out."""
+        removed = [sample.id for sample in self.samples if is_unwanted(sample)]
+        self.samples = [sample for sample in self.samples if not is_unwanted(sample)]
+        return removed
+
+    def state(self) -> ReplayState:
+        return ReplayState(dict(sorted(self._seen.items())))
+
+    def load(self, state: ReplayState, samples: Sequence[Sample]) -> None:
+        self._seen = Counter(state.seen)
+        self.samples = list(samples)
+        # A smaller capacity than before: the first ones stay, they are as random as any.
+        del self.samples[self.capacity :]
+
+
+class BalancedReservoir(Reservoir):
+    def _place(self, sample: Sample) -> int | None:
+        num_kept = Counter(kept.task for kept in self.samples)
+        largest = max(num_kept.values())
+        total = self._seen.total()
+        if num_kept[sample.task] < largest:
+            # A task that is behind takes a place from one of those that are ahead.
+            of_largest = [i for i, kept in enumerate(self.samples) if num_kept[kept.task] == largest]
+            return of_largest[randbelow(len(of_largest), self.seed, "keep", total)]
+        of_task = [i for i, kept in enumerate(self.samples) if kept.task == sample.task]
+        place = randbelow(self._seen[sample.task], self.seed, "keep", total)
+        return of_task[place] if place < len(of_task) else None

@@ -1,0 +1,55 @@
+"""How the model learns online. Every field here is written into the manifests, for it decides bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    seed: int = 0
+    """Of the adapter's start and of what is replayed."""
+    method: Literal["until-known"] = "until-known"
+    """By its name in ``lifelong.learning.methods``."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
+    """About ten times that of full fine-tuning. 2e-3 learns a fact in a quarter fewer steps and generalises less."""
+    beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    """AdamW; the momentum of SGD is ``momentum``."""
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.999
+    """AdamW, for a step of ``reference_tokens``; a smaller step forgets less, so that the half-life in tokens stays."""
+    reference_tokens: Annotated[int, Meta(ge=1)] = 256
+    eps: Annotated[float, Meta(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """SGD."""
+    max_grad_norm: Annotated[float, Meta(ge=0)] = 1.0
+    """Longer gradients are shortened to this; 0: never."""
+
+    min_steps: Annotated[int, Meta(ge=1)] = 1
+    """Steps that every sample gets."""
+    max_steps: Annotated[int, Meta(ge=1)] = 16
+    """Steps after which a sample that should be known is given up for now; replay brings it back."""
+    target_loss_nats: Annotated[float, Meta(ge=0)] = 0.1
+    """Per token. Below this a sample that should be known counts as known."""
+    max_tokens: Annotated[int, Meta(ge=8)] = 512
+    """Of one sample; what is longer is cut."""
+    tokens_per_pass: Annotated[int, Meta(ge=8)] = 2048
+    """That go through the model at once. A bound on memory; the gradient is the same."""
+
+    replay: Literal["reservoir", "balanced"] = "reservoir"
+    """``balanced``: as many of each task as possible, however rare it is."""
+    replay_capacity: Annotated[int, Meta(ge=0)] = 2000
+    """Samples kept for replay."""
+    replay_samples: Annotated[int, Meta(ge=0)] = 2
+    """Old samples mixed into each micro-batch."""
+    anchor_samples: Annotated[int, Meta(ge=0)] = 1
+    """Answers of the base itself mixed into each micro-batch."""
+    kl_samples: Annotated[int, Meta(ge=0)] = 2
+    """New samples of each micro-batch on which KL(base ‖ model) is metered."""
+
+    def __post_init__(self) -> None:
+        if self.max_steps < self.min_steps:
+            raise ValueError(f"max_steps ({self.max_steps}) must not be less than min_steps ({self.min_steps})")

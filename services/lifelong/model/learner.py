@@ -1,0 +1,104 @@
+"""A base with an adapter as the ``Learner`` that the methods of ``lifelong.learning`` teach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lifelong.contracts.events import Message
+from lifelong.contracts.samples import Sample
+from lifelong.learning.base import Logits
+from lifelong.model.adapter import adapter_parameters, add_adapter
+from lifelong.model.base import BaseModel
+from lifelong.model.settings import AdapterSettings
+from lifelong.model.tokenise import IGNORE, Encoded, collate, encode_chat, encode_prompt, encode_text, pad_id
+
+_NOTHING = Encoded((), ())
+_ANSWER_TOKENS = 64
+
+
+class AdapterLearner:
+    """Puts a fresh adapter on the base, in place, and speaks of samples instead of tokens.
+
+    Of a sample longer than ``max_tokens`` only that much is seen; see ``encode_chat`` and ``encode_text``.
+    """
+
+    def __init__(self, base: BaseModel, settings: AdapterSettings, *, seed: int, max_tokens: int) -> None:
+        self.base = base
+        self.model: Any = add_adapter(base, settings, seed=seed)
+        self._parameters = adapter_parameters(self.model)
+        self._max_tokens = min(max_tokens, base.max_context)
+        self._encode = lru_cache(maxsize=1024)(self._encode_sample)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return self._parameters
+
+    def num_tokens(self, sample: Sample) -> int:
+        return len(self._encode(sample).input_ids)
+
+    def num_targets(self, sample: Sample) -> int:
+        return self._encode(sample).num_targets
+
+    def logits(self, samples: Sequence[Sample], *, base: bool = False) -> Logits:
+        batch = collate([self._encode(sample) for sample in samples], pad_id(self.base.tokenizer), self.base.device)
+        next_BT = batch["labels"][:, 1:]
+        is_target_BT = next_BT != IGNORE
+        # The head is a fifth of a small model: it works only at the columns where something is to be predicted.
+        columns_C = is_target_BT.any(dim=0).nonzero().squeeze(1)
+        with self.model.disable_adapter() if base else nullcontext():
+            logits_BCV = self.model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                logits_to_keep=columns_C,
+                use_cache=False,
+            ).logits
+        is_target_BC = is_target_BT[:, columns_C]
+        sample_B1 = torch.arange(len(samples), device=logits_BCV.device)[:, None]
+        return Logits(
+            logits_BCV[is_target_BC].float(),
+            next_BT[:, columns_C][is_target_BC],
+            sample_B1.expand_as(is_target_BC)[is_target_BC],
+        )
+
+    @torch.no_grad()
+    def base_answers(self, prompts: Sequence[str]) -> list[str]:
+        """What the base says, greedily; an answer that is too long ends after its last whole sentence, or is empty."""
+        tokenizer = self.base.tokenizer
+        rows = [encode_prompt(tokenizer, [Message("user", prompt)]) for prompt in prompts]
+        width = max(map(len, rows))
+        padded = [[pad_id(tokenizer)] * (width - len(row)) + row for row in rows]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        with self.model.disable_adapter():
+            ids = self.model.generate(
+                input_ids=torch.tensor(padded, device=self.base.device),
+                attention_mask=torch.tensor(mask, device=self.base.device),
+                max_new_tokens=_ANSWER_TOKENS,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=pad_id(tokenizer),
+            )[:, width:].tolist()
+        return [self._answer(row) for row in ids]
+
+    def _answer(self, ids: list[int]) -> str:
+        end = next((at for at, token in enumerate(ids) if token in self.base.end_tokens), None)
+        text: str = self.base.tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
+        if end is None:
+            text = text[: max(text.rfind(mark) for mark in ".!?。！？") + 1]
+        return text
+
+    def _encode_sample(self, sample: Sample) -> Encoded:
+        tokenizer = self.base.tokenizer
+        if sample.text is not None:
+            pieces = encode_text(tokenizer, sample.text, self._max_tokens)
+            return pieces[0] if pieces else _NOTHING
+        # A correction belongs to its question: the turns before are what the model said, right or wrong.
+        learn: Literal["last", "all"] = "last" if sample.until_known or sample.rejected is not None else "all"
+        return encode_chat(tokenizer, sample.messages, self._max_tokens, learn=learn)
