@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from lifelong.contracts.events import Message
+from lifelong.contracts.events import Forget, Message
 
 Outcome = Literal["sample", "duplicate", "dead-letter", "expired", "memory-only", "forget"]
 """``sample``: trained on, or held out. All others carry no samples and say why."""
@@ -56,6 +56,8 @@ class SampleRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str | None = None
     """Why there are no samples, for people."""
     event_id: str | None = None
+    forget: Forget | None = None
+    """With the outcome ``forget``: what must not be learnt any more, by event id or by whose it is."""
 
 
 def coverage(record: SampleRecord, watermark: int) -> Literal["new", "duplicate", "gap"]:
