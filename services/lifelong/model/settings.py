@@ -33,3 +33,22 @@ class AdapterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fraction: Annotated[float, Meta(gt=0, le=1)] = 0.8
     """Of the layers, counted from the top. Leaving the lowest alone protects what was known before ("Spurious
     forgetting", ICLR 2025)."""
+
+
+class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much of the machine generation may use. The cache is per version that is ready to answer."""
+
+    max_requests: Annotated[int, Meta(ge=1)] = 64
+    """Waiting and running together; one more is refused."""
+    max_batch_requests: Annotated[int, Meta(ge=1)] = 16
+    """Running at the same time, per version; others wait their turn."""
+    max_batch_tokens: Annotated[int, Meta(ge=16)] = 256
+    """Of prompts and answers in one step. Bounds how long a step takes, and so the wait of others for their next
+    token."""
+    cache_tokens: Annotated[int, Meta(ge=64)] = 4096
+    """Prompt and answer tokens that are kept per version: one request cannot be longer, all running ones share it."""
+    page_tokens: Annotated[int, Meta(ge=8)] = 32
+    """The cache is handed out in pages of this size."""
+    share_prefixes: bool = True
+    """Compute a beginning that several prompts have in common once. Safe, because a version never changes and its cache
+    is its own."""
