@@ -1,0 +1,50 @@
+"""Settings of the trainer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from lifelong.config.shared import (
+    ArtifactSettings,
+    KafkaSettings,
+    LineSettings,
+    LogSettings,
+    MetricsSettings,
+    RedisSettings,
+)
+from lifelong.learning.gate import GateSettings
+from lifelong.learning.settings import LearningSettings
+from lifelong.model.settings import AdapterSettings, ModelSettings
+
+
+class TrainerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    batch_size: Annotated[int, Meta(ge=1)] = 8
+    """New samples that make a micro-batch full. A record is never divided, so there may be more."""
+    linger_seconds: Annotated[float, Meta(ge=0)] = 2.0
+    """No sample waits longer than this for the micro-batch to fill, while the trainer is free."""
+    idle_seconds: Annotated[float, Meta(ge=0)] = 0.5
+    """Nothing new for so long: there is nothing to wait for."""
+    max_pending_samples: Annotated[int, Meta(ge=1)] = 256
+    """Read from Kafka and not learnt yet. No more is read until there are fewer."""
+    anchor_prompts: tuple[str, ...] = ()
+    """Questions whose answers by the base are kept as they are, in the language of your users. Empty: a built-in set
+    in English. Read once, when a line begins."""
+    undecodable_limit: Annotated[int, Meta(ge=0)] = 100
+    """Records that may go to the dead letters before the trainer stops: so many are no accident but a wrong reader."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    line: LineSettings = LineSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+    model: ModelSettings = ModelSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    learning: LearningSettings = LearningSettings()
+    gate: GateSettings = GateSettings()
+    trainer: TrainerSettings = TrainerSettings()

@@ -1,0 +1,82 @@
+"""What decides the bytes of a version besides the data, as the manifest has it, and how it is taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import peft
+import torch
+import transformers
+
+from lifelong.contracts.samples import Sample
+from lifelong.contracts.versions import Manifest
+from lifelong.errors import ConfigError
+from lifelong.model.learner import AdapterLearner
+from lifelong.model.settings import ModelSettings
+from lifelong.trainer.config import Settings
+
+log = logging.getLogger(__name__)
+
+
+def recorded_settings(learner: AdapterLearner, settings: Settings) -> dict[str, str]:
+    recorded: dict[str, Any] = {
+        "dtype": str(learner.base.dtype).removeprefix("torch."),
+        "device": learner.base.device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "learning.optimizer": settings.learning.optimizer,
+    }
+    for section in ("adapter", "learning", "gate"):
+        for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
+            recorded[f"{section}.{name}"] = value
+    if settings.gate.probes:
+        recorded["gate.probes_sha256"] = hashlib.sha256(Path(settings.gate.probes).read_bytes()).hexdigest()
+    return {name: str(value) for name, value in recorded.items()}
+
+
+def as_recorded(model: ModelSettings, manifest: Manifest) -> ModelSettings:
+    """The settings with what they leave open filled in as the line had it: its dtype, its number of threads."""
+    changes: dict[str, Any] = {}
+    if model.dtype == "auto":
+        changes["dtype"] = manifest.settings["dtype"]
+    elif model.dtype != manifest.settings["dtype"]:
+        log.warning("model.dtype changes from %s to %s", manifest.settings["dtype"], model.dtype)
+    if not model.threads and manifest.settings["device"] == "cpu":
+        changes["threads"] = int(manifest.settings["threads"])
+    return msgspec.structs.replace(model, **changes)
+
+
+def read_probes(path: str | None) -> list[Sample]:
+    """The user's probes; their ids and tasks are marked, so that they cannot be taken for samples of the stream.
+
+    Raises:
+        ConfigError: ``gate.probes`` is not a file of JSON lines with samples.
+    """
+    if path is None:
+        return []
+    try:
+        probes = msgspec.json.Decoder(_Probe).decode_lines(Path(path).read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError("gate.probes", f"{path}: {error}") from error
+    return [
+        Sample(
+            id=f"probe:{probe.id}",
+            event_id=f"probe:{probe.id}",
+            event_time=0.0,
+            task=f"probe:{probe.task}",
+            messages=probe.messages,
+            text=probe.text,
+        )
+        for probe in probes
+    ]
+
+
+class _Probe(Sample, frozen=True, kw_only=True):
+    event_id: str = ""
+    event_time: float = 0.0

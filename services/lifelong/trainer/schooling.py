@@ -1,0 +1,231 @@
+"""One micro-batch, from parent to candidate, and back if the gate says so."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jinja2
+import torch
+
+from lifelong.contracts.events import Forget, Message
+from lifelong.contracts.samples import Sample
+from lifelong.contracts.versions import Verdict
+from lifelong.learning import anchor
+from lifelong.learning.gate import Evidence, GateSettings, judge
+from lifelong.learning.losses import evaluate
+from lifelong.learning.meter import base_kl
+from lifelong.learning.methods import METHODS, OPTIMIZERS, REPLAYS
+from lifelong.learning.online import Lesson
+from lifelong.learning.replay import BalancedReservoir, randbelow
+from lifelong.learning.settings import LearningSettings
+from lifelong.model.adapter import WEIGHTS_FILE as ADAPTER_FILE
+from lifelong.model.adapter import adapter_files, load_adapter_state, pack_state, unpack_state
+from lifelong.model.learner import AdapterLearner
+from lifelong.runtime.clock import Clock
+from lifelong.trainer import state as files_of
+from lifelong.trainer.intake import is_unwanted
+
+log = logging.getLogger(__name__)
+
+# Single statements of somebody, not examples of a task: holding one out would mean not to listen.
+_NEVER_HELD_OUT = frozenset({"feedback", "fact", "preference"})
+
+
+class Report(NamedTuple):
+    """What became of a micro-batch. ``lesson`` is ``None`` if there was nothing to learn in it."""
+
+    new: list[Sample]
+    held_out: list[Sample]
+    replayed: list[Sample]
+    num_superseded: int
+    """Contradicted by a later sample of the same micro-batch."""
+    num_skipped: int
+    """With nothing in them that could be learnt."""
+    lesson: Lesson | None
+    verdict: Verdict
+    base_kl: float | None
+    step_seconds: float
+    gate_seconds: float
+
+
+class Schooling:
+    """The learner and all that its next version depends on.
+
+    ``begin`` or ``restore`` comes first; then each ``learn`` makes the next version out of the present one.
+    """
+
+    def __init__(
+        self,
+        learner: AdapterLearner,
+        learning: LearningSettings,
+        gate: GateSettings,
+        probes: Sequence[Sample],
+        clock: Clock,
+    ) -> None:
+        self._learner = learner
+        self._learning = learning
+        self._gate = gate
+        self._probes = list(probes)
+        self._clock = clock
+        self._optimizer = OPTIMIZERS[learning.optimizer](learner.parameters, learning)
+        self.replay = REPLAYS[learning.replay](learning.replay_capacity, learning.seed)
+        self.held_out = BalancedReservoir(gate.held_out_capacity, learning.seed)
+        self._anchors: list[Sample] = []
+        self._learnt: Counter[str] = Counter()
+        self._held_out_losses: dict[str, float] = {}
+        self._general_losses: dict[str, float] = {}
+        self._general_base: dict[str, float] = {}
+
+    def begin(self, prompts: Sequence[str]) -> None:
+        """A line that has no versions yet: the base's answers are taken down before anything changes."""
+        self._anchors = anchor.make_anchors(self._learner.base_answers, prompts or anchor.PROMPTS)
+        self._general_base = self._evaluate(anchor.judged(self._anchors))
+        self._general_losses = dict(self._general_base)
+        self._held_out_losses = self._evaluate(self._probes)
+
+    def restore(self, files: Mapping[str, bytes], *, same_optimizer: bool = True) -> None:
+        """The state of a version. With ``same_optimizer=False`` the optimizer begins anew.
+
+        Raises:
+            ValueError: the adapter or the optimizer have another shape. CorruptVersionError.
+        """
+        load_adapter_state(self._learner.model, unpack_state(files[ADAPTER_FILE]))
+        if same_optimizer:
+            self._optimizer.load(unpack_state(files[files_of.OPTIMIZER_FILE]))
+        state = files_of.unpack_state(files)
+        samples = {
+            name: files_of.unpack_samples(files[name], name)
+            for name in (files_of.REPLAY_FILE, files_of.HELD_OUT_FILE, files_of.ANCHORS_FILE)
+        }
+        self.replay.load(state.replay, samples[files_of.REPLAY_FILE])
+        self.held_out.load(state.held_out, samples[files_of.HELD_OUT_FILE])
+        self._anchors = samples[files_of.ANCHORS_FILE]
+        self._learnt = Counter(state.learnt)
+        self._held_out_losses = dict(state.held_out_losses)
+        self._general_losses = dict(state.general_losses)
+        self._general_base = dict(state.general_base)
+        # Probes that the user has added since.
+        self._held_out_losses |= self._evaluate([p for p in self._probes if p.id not in self._held_out_losses])
+
+    def files(self) -> dict[str, bytes]:
+        """All of the version, by file name; equal versions give equal bytes."""
+        held_out = [*self.held_out.samples, *self._probes]
+        state = files_of.LearnerState(
+            learnt=dict(self._learnt),
+            replay=self.replay.state(),
+            held_out=self.held_out.state(),
+            held_out_losses={sample.id: self._held_out_losses[sample.id] for sample in held_out},
+            general_losses=self._general_losses,
+            general_base=self._general_base,
+        )
+        return adapter_files(self._learner.model) | {
+            files_of.OPTIMIZER_FILE: pack_state(self._optimizer.state()),
+            files_of.REPLAY_FILE: files_of.pack_samples(self.replay.samples),
+            files_of.HELD_OUT_FILE: files_of.pack_samples(self.held_out.samples),
+            files_of.ANCHORS_FILE: files_of.pack_samples(self._anchors),
+            files_of.STATE_FILE: files_of.pack_state(state),
+        }
+
+    def learn(
+        self,
+        number: int,
+        samples: Sequence[Sample],
+        forgets: Sequence[Forget],
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> Report:
+        """The micro-batch that leads to version ``number``. If it is rejected, all is as before but for what was
+        forgotten and what is held out."""
+        for forget in forgets:
+            self.replay.remove(is_unwanted(forget))
+            self.held_out.remove(is_unwanted(forget))
+        new, held_out, num_superseded, num_skipped = self._sort(samples)
+        self._hold_out(held_out)
+        if not new:
+            verdict = Verdict(True, "nothing to learn, weights as before")
+            return Report(new, held_out, [], num_superseded, num_skipped, None, verdict, None, 0.0, 0.0)
+
+        weights = {name: parameter.detach().clone() for name, parameter in self._learner.parameters.items()}
+        optimizer, replay = self._optimizer.state(), list(self.replay.samples)
+        corrected = {question for sample in new if (question := _question(sample))}
+        self.replay.remove(lambda old: _question(old) in corrected)
+
+        started = self._clock.monotonic()
+        s = self._learning
+        replayed = self.replay.draw(s.replay_samples, version=number)
+        mixed_in = [*replayed, *anchor.draw(self._anchors, s.anchor_samples, seed=s.seed, version=number)]
+        lesson = METHODS[s.method](self._learner, self._optimizer, new, mixed_in, s, on_step)
+        stepped = self._clock.monotonic()
+
+        judged = [*self.held_out.samples, *self._probes]
+        held_out_after = self._evaluate(judged)
+        general_after = self._evaluate(anchor.judged(self._anchors))
+        evidence = Evidence(
+            lesson.before,
+            lesson.after,
+            {sample.id: self._held_out_losses[sample.id] for sample in judged},
+            held_out_after,
+            self._general_losses,
+            general_after,
+            self._general_base,
+        )
+        verdict = judge(evidence, judged, self._gate)
+        kl = base_kl(self._learner, new[: s.kl_samples]) if s.kl_samples else None
+        if verdict.accepted:
+            self._held_out_losses, self._general_losses = held_out_after, general_after
+            self._learnt.update(sample.task for sample in new)
+            for sample in new:
+                self.replay.add(sample)
+        else:
+            with torch.no_grad():
+                for name, parameter in self._learner.parameters.items():
+                    parameter.copy_(weights[name])
+            self._optimizer.load(optimizer)
+            self.replay.samples = replay
+        gate_seconds = self._clock.monotonic() - stepped
+        return Report(
+            new, held_out, replayed, num_superseded, num_skipped, lesson, verdict, kl, stepped - started, gate_seconds
+        )
+
+    def _sort(self, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample], int, int]:
+        """(new, held out, number superseded, number skipped)."""
+        able = [sample for sample in samples if self._is_able(sample)]
+        last_word = {question: sample.id for sample in able if (question := _question(sample))}
+        current = [s for s in able if (question := _question(s)) is None or last_word[question] == s.id]
+        held_out = [sample for sample in current if self._is_held_out(sample)]
+        out = {sample.id for sample in held_out}
+        new = [sample for sample in current if sample.id not in out]
+        return new, held_out, len(able) - len(current), len(samples) - len(able)
+
+    def _is_able(self, sample: Sample) -> bool:
+        """Whether it teaches anything. What somebody disliked without saying what is right must not be imitated."""
+        disliked = sample.rating is not None and sample.rating < 0 and not sample.until_known
+        if sample.weight <= 0 or (disliked and sample.rejected is None):
+            return False
+        try:
+            return self._learner.num_targets(sample) > 0
+        except (ValueError, jinja2.TemplateError) as error:
+            log.warning("sample %s of event %s cannot be learnt: %s", sample.id, sample.event_id, error)
+            return False
+
+    def _is_held_out(self, sample: Sample) -> bool:
+        """A function of the sample's id and of how many of its task were learnt."""
+        single = sample.until_known or sample.rejected is not None or sample.rating is not None
+        if single or sample.task in _NEVER_HELD_OUT or self._learnt[sample.task] < self._gate.held_out_after:
+            return False
+        return randbelow(1_000_000, "held-out", sample.id) < self._gate.held_out_ratio * 1_000_000
+
+    def _hold_out(self, samples: Sequence[Sample]) -> None:
+        self._held_out_losses |= self._evaluate(samples)
+        for sample in samples:
+            self.held_out.add(sample)
+
+    def _evaluate(self, samples: Sequence[Sample]) -> dict[str, float]:
+        return evaluate(self._learner, samples, self._learning.tokens_per_pass)
+
+
+def _question(sample: Sample) -> tuple[Message, ...] | None:
+    """What a sample that should be known is the answer to: of two answers to one question the later holds."""
+    return sample.messages[:-1] if sample.until_known and len(sample.messages) > 1 else None

@@ -1,0 +1,56 @@
+"""What a version consists of besides its adapter: all that decides the bytes of the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from lifelong.contracts.samples import Sample
+from lifelong.errors import CorruptVersionError
+from lifelong.learning.replay import ReplayState
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+REPLAY_FILE = "replay.jsonl"
+HELD_OUT_FILE = "held_out.jsonl"
+ANCHORS_FILE = "anchors.jsonl"
+STATE_FILE = "state.json"
+
+
+class LearnerState(msgspec.Struct, frozen=True):
+    """``state.json``. Losses are in nats per token by sample id."""
+
+    learnt: dict[str, int] = {}
+    """Samples by task, since the line began."""
+    replay: ReplayState = ReplayState()
+    held_out: ReplayState = ReplayState()
+    held_out_losses: dict[str, float] = {}
+    """Under this version; of the probes too."""
+    general_losses: dict[str, float] = {}
+    """Under this version, of the anchors that are never learnt."""
+    general_base: dict[str, float] = {}
+    """Of the same under the base."""
+
+
+def pack_samples(samples: Iterable[Sample]) -> bytes:
+    return msgspec.json.Encoder().encode_lines(list(samples))
+
+
+def unpack_samples(data: bytes, name: str) -> list[Sample]:
+    """Raises CorruptVersionError: not JSON lines with samples."""
+    try:
+        return msgspec.json.Decoder(Sample).decode_lines(data)
+    except msgspec.DecodeError as error:
+        raise CorruptVersionError(f"{name}: {error}") from error
+
+
+def pack_state(state: LearnerState) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(state, order="sorted"), indent=1)
+
+
+def unpack_state(files: Mapping[str, bytes]) -> LearnerState:
+    """Raises CorruptVersionError: ``state.json`` is not one."""
+    try:
+        return msgspec.json.decode(files[STATE_FILE], type=LearnerState)
+    except msgspec.DecodeError as error:
+        raise CorruptVersionError(f"{STATE_FILE}: {error}") from error
