@@ -1,0 +1,62 @@
+"""What all tests may use: real servers, started once, and a namespace for each test on them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from lifelong.config.shared import KafkaSettings
+from lifelong.local.servers import Servers, start_servers
+from lifelong.stream.admin import apply_topics
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A real Kafka and a real Valkey, for the whole session."""
+    with start_servers(tmp_path_factory.mktemp("servers")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kafka_servers(servers: Servers) -> str:
+    """Bootstrap servers, ``host:port``. Use ``kafka_settings`` for topics of your own."""
+    return servers.kafka
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Servers) -> str:
+    """Shared by all tests: use a line of your own (``fresh_line``)."""
+    return servers.redis
+
+
+@pytest.fixture
+def fresh_line() -> str:
+    """A line that nobody else uses, for Redis keys, artifacts and group ids."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def kafka_settings(kafka_servers: str, fresh_line: str) -> KafkaSettings:
+    """Settings under which all topics exist and are this test's own."""
+    settings = KafkaSettings(bootstrap_servers=kafka_servers, topic_prefix=f"{fresh_line}.", partitions=2)
+    apply_topics(settings)
+    return settings
+
+
+def need(program: str) -> str:
+    """The path of a program from outside; without it the test is skipped here and fails in CI."""
+    path = shutil.which(program)
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{program} is needed and not installed")
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+@pytest.fixture
+def program() -> object:
+    return need
