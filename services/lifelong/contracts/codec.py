@@ -253,4 +253,5 @@ def decode(value: bytes | None, to: type[T]) -> T:
 
 def encode(message: msgspec.Struct) -> bytes:
     """Canonical JSON: the same message always has the same bytes."""
-    return msgspec.json.encode(message, order="deterministic")
+    # In two steps, because the encoder sorts only dicts with string keys, and offsets are kept by partition number.
+    return msgspec.json.encode(msgspec.to_builtins(message, str_keys=True, order="deterministic"))

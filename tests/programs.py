@@ -1,0 +1,36 @@
+"""Programs from outside that some tests need: without them such a test is skipped here and fails in CI."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def program(name: str, mend: str) -> str:
+    """The path of the program. ``mend`` says how to get it, for example ``apt install kcat``."""
+    path = shutil.which(name)
+    if path is None:
+        message = f"{name} is not installed; {mend}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+def node_modules(folder: Path) -> str:
+    """Installs what the lock file in ``folder`` names, if that was not done yet. Returns the path of ``node``."""
+    node = program("node", "see nodejs.org, or apt install nodejs npm")
+    npm = program("npm", "see nodejs.org, or apt install nodejs npm")
+    installed = folder / "node_modules" / ".package-lock.json"
+    with (folder / "package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not installed.exists() or installed.stat().st_mtime < Path(lock.name).stat().st_mtime:
+            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"npm ci failed in {folder}:\n{done.stdout}{done.stderr}"
+    return node
