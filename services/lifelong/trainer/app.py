@@ -1,0 +1,283 @@
+"""The trainer on its sockets: samples from Kafka, versions to the artifact store, pointers in Redis."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import secrets
+import threading
+
+import msgspec
+import torch
+
+from lifelong.contracts import topics
+from lifelong.contracts.versions import Manifest, VersionEvent, version_key
+from lifelong.errors import DecodeError, LifelongError, UnreachableError
+from lifelong.model.base import load_base
+from lifelong.model.learner import AdapterLearner
+from lifelong.registry.artifacts import open_store
+from lifelong.registry.pointers import RedisPointers
+from lifelong.registry.registry import Registry, is_accepted
+from lifelong.registry.writer import Writer, acquire_writer
+from lifelong.runtime.clock import Clock, SystemClock
+from lifelong.runtime.health import Health, HealthServer
+from lifelong.runtime.metrics import Metrics
+from lifelong.stream.base import Partition, Record, Sink, Source
+from lifelong.stream.kafka import KafkaSink, KafkaSource
+from lifelong.trainer.config import Settings
+from lifelong.trainer.handler import Candidate, Trainer
+from lifelong.trainer.intake import Trigger
+from lifelong.trainer.observed import Observed
+from lifelong.trainer.precision import with_dtype
+from lifelong.trainer.recorded import as_recorded, read_probes
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+_MAX_POLL_RECORDS = 500
+_PRUNE_EVERY = 5
+_RETRY_SECONDS = 1.0
+
+
+class _Interrupted(Exception):
+    """The process was told to stop, or lost its lease, in the middle of a micro-batch."""
+
+
+class TrainerApp:
+    """What is given may be in memory: so simulations run the same code as the process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        source: Source,
+        sink: Sink,
+        registry: Registry,
+        metrics: Metrics,
+        health: Health,
+        clock: Clock,
+        heartbeat: bool = True,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._sink = sink
+        self._registry = registry
+        self._health = health
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._line = settings.line.name
+        self._observed = Observed(metrics, self._line, clock)
+        self._num_undecodable = 0
+        self._trainer: Trainer | None = None
+        health.details = self._details
+
+    def run(self, stop: threading.Event) -> None:
+        """
+        Raises:
+            FencedError: another trainer has taken over this line.
+        """
+        name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+        writer = acquire_writer(self._registry, self._line, name, None, stop, heartbeat=self._heartbeat)
+        if writer is None:
+            return
+        with writer:
+            trainer = self._recover(writer)
+            self._health.ready = True
+            try:
+                while not stop.is_set():
+                    writer.check()
+                    self._turn(trainer, writer, stop)
+            except _Interrupted:
+                # What was half learnt is dropped; it is read again by whoever comes next.
+                writer.check()
+
+    def close(self) -> None:
+        self._source.close()
+        self._sink.close()
+
+    def _recover(self, writer: Writer) -> Trainer:
+        """Take up the line where its newest version left it, and finish what a predecessor may have left undone."""
+        newest = self._registry.newest(self._line)
+        settings = self._settings
+        torch.use_deterministic_algorithms(True)
+        if settings.model.threads:
+            torch.set_num_threads(settings.model.threads)
+        model = as_recorded(settings.model, newest) if newest else with_dtype(settings.model, settings.adapter)
+        learner = AdapterLearner(
+            load_base(model), settings.adapter, seed=settings.learning.seed, max_tokens=settings.learning.max_tokens
+        )
+        trainer = self._trainer = Trainer(learner, settings, read_probes(settings.gate.probes), self._clock)
+        if newest is None:
+            trainer.begin()
+        else:
+            trainer.restore(newest, {name: self._registry.weights(newest, name) for name in newest.files})
+        state = self._registry.catch_up(self._line, epoch=writer.epoch)
+        self._observed.started(trainer, state, writer.epoch)
+        if newest is not None:
+            # A predecessor may have died between commit and announcement; to announce twice does no harm.
+            self._announce(newest, promoted=is_accepted(newest) and state.live == newest.number)
+        samples = topics.SAMPLES.name
+        self._source.seek({Partition(samples, number): at for number, at in trainer.positions.items()})
+        log.info("at %s, %d threads, %s", version_key(self._line, trainer.number), torch.get_num_threads(), model.dtype)
+        return trainer
+
+    def _turn(self, trainer: Trainer, writer: Writer, stop: threading.Event) -> None:
+        """One poll, and one micro-batch if it is time for it."""
+        if not trainer.intake.is_full:
+            due = trainer.intake.seconds_to_trigger(self._clock.monotonic())
+            wait = _POLL_SECONDS if due is None else min(due, _POLL_SECONDS)
+            for record in self._source.poll(wait, _MAX_POLL_RECORDS):
+                self._take(trainer, record)
+        self._observed.waiting(trainer, self._source.pending())
+        trigger = trainer.ready()
+        if trigger is not None:
+            self._learn(trainer, trigger, writer, stop)
+
+    def _take(self, trainer: Trainer, record: Record) -> None:
+        try:
+            self._observed.taken(record, trainer.take(record))
+        except DecodeError as error:
+            self._dead_letter(trainer, record, error)
+
+    def _learn(self, trainer: Trainer, trigger: Trigger, writer: Writer, stop: threading.Event) -> None:
+        def on_step(step: int) -> None:
+            if stop.is_set() or writer.lost.is_set():
+                raise _Interrupted
+
+        candidate = trainer.learn(trigger, epoch=writer.epoch, on_step=on_step)
+        started = self._clock.monotonic()
+        manifest, live = self._commit(candidate, writer, stop)
+        accepted = is_accepted(manifest)
+        self._announce(manifest, promoted=accepted and live == manifest.number)
+        self._observed.learnt(trainer, candidate, live, self._clock.monotonic() - started)
+        verdict = manifest.verdict
+        assert verdict is not None
+        log.log(
+            logging.INFO if accepted else logging.WARNING,
+            "%s %s: %d samples, %d steps, loss %.3f → %.3f, %s (%s)",
+            version_key(self._line, manifest.number),
+            "accepted" if accepted else "rejected",
+            len(candidate.report.new),
+            manifest.batches[0].num_steps,
+            manifest.metrics.get("loss_before_nats", float("nan")),
+            manifest.metrics.get("loss_after_nats", float("nan")),
+            trigger,
+            verdict.reason,
+        )
+        if manifest.number % _PRUNE_EVERY == 0:
+            self._registry.prune(self._line, self._settings.artifacts.keep_versions)
+
+    def _commit(self, candidate: Candidate, writer: Writer, stop: threading.Event) -> tuple[Manifest, int]:
+        """(the version as committed, number of the live version). Waits for servers that do not answer.
+
+        Raises:
+            FencedError: another trainer has taken over.
+        """
+        committed: Manifest | None = None
+        while True:
+            try:
+                if committed is None:
+                    committed = self._registry.commit(candidate.manifest, candidate.files)
+                if not is_accepted(committed):
+                    return committed, self._registry.state(self._line).live
+                return committed, self._registry.promote(self._line, committed.number, epoch=writer.epoch).live
+            except UnreachableError as error:
+                log.warning("version not committed yet, trying again: %s", error)
+                writer.check()
+                if stop.wait(_RETRY_SECONDS):
+                    raise _Interrupted from error
+
+    def _announce(self, manifest: Manifest, *, promoted: bool) -> None:
+        changes = ["committed" if is_accepted(manifest) else "rejected", *(["promoted"] if promoted else [])]
+        key = version_key(manifest.line, manifest.number).encode()
+        for change in changes:
+            event = VersionEvent(
+                line=manifest.line,
+                number=manifest.number,
+                kind=manifest.kind,
+                change=change,  # type: ignore[arg-type]
+                time=self._clock.now(),
+                parent=manifest.parent,
+                weights_sha256=manifest.weights_sha256,
+                verdict=manifest.verdict,
+                counts=manifest.counts,
+                newest_event_time=manifest.newest_event_time,
+                num_samples=sum(len(batch.samples) for batch in manifest.batches),
+            )
+            self._sink.send(topics.VERSIONS.name, msgspec.json.encode(event), key=key)
+        self._sink.flush()
+
+    def _dead_letter(self, trainer: Trainer, record: Record, error: DecodeError) -> None:
+        headers = {
+            topics.DLQ_HEADER_TOPIC: record.topic,
+            topics.DLQ_HEADER_PARTITION: str(record.partition),
+            topics.DLQ_HEADER_OFFSET: str(record.offset),
+            topics.DLQ_HEADER_REASON: error.reason,
+            topics.DLQ_HEADER_DETAIL: error.detail[:1000],
+            topics.DLQ_HEADER_PROCESS: "trainer",
+        }
+        letter = topics.dead_letter_topic(topics.SAMPLES).name
+        encoded = [(name, text.encode()) for name, text in headers.items()]
+        self._sink.send(letter, record.value, key=record.key, headers=encoded)
+        self._sink.flush()
+        self._observed.dead_letter(error.reason)
+        log.error(
+            "%s partition %d offset %d cannot be decoded (%s). Source partition %d stands still at offset %d until the "
+            "collector sends what this record covered again: set its group back to that offset",
+            record.topic,
+            record.partition,
+            record.offset,
+            error,
+            record.partition,
+            trainer.intake.watermarks.get(record.partition, 0),
+        )
+        self._num_undecodable += 1
+        if self._num_undecodable > self._settings.trainer.undecodable_limit:
+            raise LifelongError(
+                f"{self._num_undecodable} samples records could not be decoded, the last: {error}; this trainer and "
+                "the collector do not speak the same contract"
+            )
+
+    def _details(self) -> dict[str, object]:
+        trainer = self._trainer
+        if trainer is None:
+            return {"line": self._line}
+        return {
+            "line": self._line,
+            "version": version_key(self._line, trainer.number),
+            "pending_samples": trainer.intake.num_samples,
+            "counts": dict(trainer.counts),
+        }
+
+
+class _Process:
+    """The app with its health port."""
+
+    def __init__(self, app: TrainerApp, server: HealthServer) -> None:
+        self._app = app
+        self._server = server
+
+    def run(self, stop: threading.Event) -> None:
+        self._app.run(stop)
+
+    def close(self) -> None:
+        self._app.close()
+        self._server.close()
+
+
+def build(settings: Settings) -> _Process:
+    clock = SystemClock()
+    metrics, health = Metrics("trainer"), Health("trainer")
+    server = HealthServer(settings.metrics, metrics, health)
+    registry = Registry(open_store(settings.artifacts), RedisPointers(settings.redis.url), clock)
+    app = TrainerApp(
+        settings,
+        source=KafkaSource(settings.kafka, [topics.SAMPLES.name]),
+        sink=KafkaSink(settings.kafka),
+        registry=registry,
+        metrics=metrics,
+        health=health,
+        clock=clock,
+    )
+    return _Process(app, server)

@@ -1,0 +1,92 @@
+"""What the trainer shows of itself on its metrics port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from lifelong.contracts import metrics as names
+from lifelong.contracts import topics
+from lifelong.registry.base import PointerState
+from lifelong.runtime.clock import Clock
+from lifelong.runtime.metrics import Metrics
+from lifelong.stream.base import Partition, Record
+from lifelong.trainer.handler import Candidate, Trainer
+
+# Tasks are named by applications, and every value of a label is a time series for ever.
+_MAX_TASKS = 30
+
+
+class Observed:
+    def __init__(self, metrics: Metrics, line: str, clock: Clock) -> None:
+        self._metrics = metrics
+        self._line = line
+        self._clock = clock
+        self._tasks: set[str] = set()
+        self._last_time: dict[int, float] = {}
+
+    def started(self, trainer: Trainer, state: PointerState, epoch: int) -> None:
+        self._metrics.set(names.EPOCH, epoch, line=self._line)
+        self._version(trainer.number, state.live)
+        self._state(trainer)
+
+    def taken(self, record: Record, found: Literal["new", "duplicate", "gap"]) -> None:
+        self._metrics.count(names.RECORDS, topic=record.topic)
+        self._last_time[record.partition] = record.time
+        if found == "duplicate":
+            self._metrics.count(names.SAMPLE_DUPLICATES)
+        elif found == "gap":
+            self._metrics.count(names.SAMPLE_GAPS)
+
+    def dead_letter(self, reason: str) -> None:
+        self._metrics.count(names.RECORDS, topic=topics.SAMPLES.name)
+        self._metrics.count(names.DEAD_LETTERS, topic=topics.SAMPLES.name, reason=reason)
+
+    def waiting(self, trainer: Trainer, pending: Mapping[Partition, int]) -> None:
+        self._metrics.set(names.PENDING_SAMPLES, trainer.intake.num_samples)
+        for partition, num_records in pending.items():
+            labels = {"topic": partition.topic, "partition": str(partition.number)}
+            last = self._last_time.get(partition.number, self._clock.now())
+            self._metrics.set(names.LAG_RECORDS, num_records, **labels)
+            self._metrics.set(names.LAG_SECONDS, max(0.0, self._clock.now() - last) if num_records else 0.0, **labels)
+
+    def learnt(self, trainer: Trainer, candidate: Candidate, live: int, commit_seconds: float) -> None:
+        manifest, _, report = candidate
+        accepted = report.verdict.accepted
+        self._version(manifest.number, live)
+        self._metrics.count(names.VERSIONS, line=self._line, verdict="accepted" if accepted else "rejected")
+        for fate, samples in (("trained" if accepted else "rejected", report.new), ("held-out", report.held_out)):
+            for sample in samples:
+                self._metrics.count(names.SAMPLES, fate=fate, task=self._task(sample.task))
+        for stage in ("queue", "linger", "step", "gate"):
+            self._metrics.observe(names.STAGE_SECONDS, manifest.metrics[f"{stage}_seconds"], stage=stage)
+        self._metrics.observe(names.STAGE_SECONDS, commit_seconds, stage="commit")
+        if report.lesson:
+            for sample in report.new:
+                loss = report.lesson.before[sample.id]
+                self._metrics.observe(names.PREQUENTIAL_LOSS, loss, task=self._task(sample.task))
+            self._metrics.set(names.TRAIN_LOSS, report.lesson.last_loss)
+            self._metrics.count(names.STEPS, report.lesson.num_steps)
+            self._metrics.observe(names.STEPS_PER_BATCH, report.lesson.num_steps)
+            self._metrics.count(names.TOKENS, report.lesson.num_tokens)
+        for part in ("held_out", "general"):
+            if f"{part}_after" in report.verdict.scores:
+                self._metrics.set(names.HELD_OUT_LOSS, report.verdict.scores[f"{part}_after"], slice=part)
+        if report.base_kl is not None:
+            self._metrics.set(names.BASE_KL, report.base_kl)
+        self._state(trainer)
+
+    def _version(self, committed: int, live: int) -> None:
+        self._metrics.set(names.VERSION, committed, line=self._line, pointer="committed")
+        self._metrics.set(names.VERSION, live, line=self._line, pointer="live")
+
+    def _state(self, trainer: Trainer) -> None:
+        self._metrics.set(names.REPLAY_SAMPLES, len(trainer.schooling.replay))
+        for partition, offset in trainer.watermarks.items():
+            self._metrics.set(names.WATERMARK, offset, partition=str(partition))
+
+    def _task(self, task: str) -> str:
+        if task not in self._tasks and len(self._tasks) >= _MAX_TASKS:
+            return "other"
+        self._tasks.add(task)
+        return task
