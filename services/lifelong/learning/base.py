@@ -44,15 +44,14 @@ class Learner(Protocol):
 
 
 def chunks(learner: Learner, samples: Sequence[Sample], max_tokens: int) -> Iterator[list[Sample]]:
-    """The samples in order, in pieces of at most ``max_tokens`` tokens with their padding, or of one sample."""
+    """The samples in order, in pieces of at most ``max_tokens`` tokens, or of one sample."""
     chunk: list[Sample] = []
-    longest = 0
+    num_tokens = 0
     for sample in samples:
-        wider = max(longest, learner.num_tokens(sample))
-        if chunk and wider * (len(chunk) + 1) > max_tokens:
+        if chunk and num_tokens + learner.num_tokens(sample) > max_tokens:
             yield chunk
-            chunk, wider = [], learner.num_tokens(sample)
+            chunk, num_tokens = [], 0
         chunk.append(sample)
-        longest = wider
+        num_tokens += learner.num_tokens(sample)
     if chunk:
         yield chunk

@@ -36,7 +36,7 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Per token. Below this a sample that should be known counts as known."""
     max_tokens: Annotated[int, Meta(ge=8)] = 512
     """Of one sample; what is longer is cut."""
-    tokens_per_pass: Annotated[int, Meta(ge=8)] = 2048
+    tokens_per_pass: Annotated[int, Meta(ge=8)] = 512
     """That go through the model at once. A bound on memory; the gradient is the same."""
 
     replay: Literal["reservoir", "balanced"] = "reservoir"
