@@ -11,6 +11,8 @@
     │   ├── CorruptVersionError   bytes in the artifact store do not match their manifest
     │   └── UnknownVersionError   no such version
     ├── StreamGapError       records needed to go on have been deleted by retention; names the gap
+    ├── TooManyDeadLettersError  so many refusals mean a mistake of ours, not of the records
+    ├── UnreachableError     a server does not answer now, or refuses to write; names it
     └── OverloadedError      try again later (HTTP 429)
 
 ``retriable`` says whether the same call may succeed later without anybody mending anything.
@@ -61,6 +63,14 @@ class UnknownVersionError(RegistryError):
 
 class StreamGapError(LifelongError):
     pass
+
+
+class TooManyDeadLettersError(LifelongError):
+    pass
+
+
+class UnreachableError(LifelongError):
+    retriable = True
 
 
 class OverloadedError(LifelongError):

@@ -39,6 +39,10 @@ class Source(Protocol):
         """
         ...
 
+    def end_positions(self) -> Mapping[Partition, int]:
+        """Where the next record of each partition will be: ``seek`` there to read only what is yet to come."""
+        ...
+
     def poll(self, timeout_seconds: float, max_records: int = 500) -> list[Record]:
         """Blocks for up to ``timeout_seconds`` until there is something; in order within each partition.
 
