@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import psutil
@@ -19,8 +20,19 @@ from lifelong.errors import LifelongError
 _POLL_SECONDS = 0.05
 # The kernel gives a start in ticks since boot, and the time of boot is corrected while the clock is.
 _CLOCK_SLACK_SECONDS = 2.0
-_SHUTDOWN_SECONDS = 20.0
-_TAIL_LINES = 20
+# A trainer finishes its step, a broker closes its logs.
+_SHUTDOWN_SECONDS = 30.0
+_SHOWN_LINES = 20
+_END_BYTES = 32 * 1024
+_MAX_LOG_BYTES = 16 * 1024 * 1024
+
+
+Diagnose = Callable[[str], str | None]
+"""Given the end of a log, says what to do about it, if it knows."""
+
+
+def _no_idea(end: str) -> str | None:
+    return None
 
 
 class ChildFailedError(LifelongError):
@@ -64,17 +76,9 @@ def spawn(
         AlreadyRunningError: somebody holds the lock.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    held = _take(name, lock)
     try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            pid = os.read(held, 20).decode().strip() or "?"
-            raise AlreadyRunningError(
-                f"{name} already runs here as process {pid} (it holds {lock}): stop it with `lifelong down` or "
-                f"`kill {pid}`, or use another home"
-            ) from error
+        _rotate(log)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [*command],
@@ -85,8 +89,13 @@ def spawn(
                 env=dict(env) if env is not None else None,
                 pass_fds=(held,),
             )
-        os.ftruncate(held, 0)
-        os.pwrite(held, f"{process.pid}\n".encode(), 0)
+        try:
+            os.ftruncate(held, 0)
+            os.pwrite(held, f"{process.pid}\n".encode(), 0)
+        except OSError:
+            process.kill()
+            process.wait()
+            raise
     finally:
         os.close(held)
     _own[process.pid] = process
@@ -98,6 +107,39 @@ def spawn(
         if nice:
             seen.nice(nice)
     return Child(name=name, pid=process.pid, started=started, command=tuple(command), log=str(log))
+
+
+def _take(name: str, lock: Path) -> int:
+    """The file descriptor that holds the lock, until it and all copies of it are closed."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        pid = os.read(held, 20).decode().strip() or "?"
+        os.close(held)
+        raise AlreadyRunningError(
+            f"{name} already runs here as process {pid} (it holds {lock}): stop it with `lifelong down` or "
+            f"`kill {pid}`, or use another home"
+        ) from error
+    return held
+
+
+def check_free(name: str, lock: Path) -> None:
+    """Before touching what a running process may be using.
+
+    Raises:
+        AlreadyRunningError: somebody holds the lock.
+    """
+    if lock.exists():
+        os.close(_take(name, lock))
+
+
+def _rotate(log: Path) -> None:
+    """Between two lives, so that a log is bounded by what one life writes."""
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > _MAX_LOG_BYTES:
+            log.replace(log.with_suffix(".old.log"))
 
 
 def is_running(child: Child) -> bool:
@@ -131,60 +173,85 @@ def wait_until(
     ready: Callable[[], bool],
     *,
     timeout_seconds: float,
-    diagnose: Callable[[str], str | None] = lambda tail: None,
+    diagnose: Diagnose = _no_idea,
 ) -> None:
-    """Blocks until ``ready``.
-
-    ``diagnose`` is given the end of the log and says what to do about it, if it knows.
+    """Blocks until ``ready``, which may raise what it likes.
 
     Raises:
         ChildFailedError: the process ended, or the time did.
     """
     deadline = time.monotonic() + timeout_seconds
     while not ready():
-        if not is_running(child):
-            code = exit_code(child)
-            _fail(child, "ended" if code is None else f"ended with code {code}", diagnose)
+        check_running(child, diagnose)
         if time.monotonic() > deadline:
             _fail(child, f"was not ready after {timeout_seconds:.0f} s", diagnose)
         time.sleep(_POLL_SECONDS)
 
 
-def _fail(child: Child, what: str, diagnose: Callable[[str], str | None]) -> None:
-    end = tail(Path(child.log))
-    mend = diagnose(end)
-    raise ChildFailedError(f"{child.name} {what}." + (f" {mend}" if mend else "") + f" The end of {child.log}:\n{end}")
+def check_running(child: Child, diagnose: Diagnose = _no_idea) -> None:
+    """Raises:
+    ChildFailedError: the process ended.
+    """
+    if not is_running(child):
+        code = exit_code(child)
+        _fail(child, "ended" if code is None else f"ended with code {code}", diagnose)
 
 
-def tail(log: Path, lines: int = _TAIL_LINES) -> str:
-    """The last lines of a log, without reading what may be gigabytes before them."""
+def _fail(child: Child, what: str, diagnose: Diagnose) -> NoReturn:
+    text = _end_of(Path(child.log))
+    mend = diagnose(text)
+    raise ChildFailedError(
+        f"{child.name} {what}." + (f" {mend}" if mend else "") + f" The end of {child.log}:\n{last_lines(text)}"
+    )
+
+
+def _end_of(log: Path) -> str:
+    """What fits in memory of what may be gigabytes."""
     try:
         with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 400 * lines))
-            text = file.read().decode(errors="replace")
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
+            return file.read().decode(errors="replace")
     except FileNotFoundError:
-        return "(no log)"
-    return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"
+        return ""
 
 
-def stop(child: Child, *, timeout_seconds: float = _SHUTDOWN_SECONDS) -> None:
+def last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-_SHOWN_LINES:]) or "(nothing)"
+
+
+def stop(child: Child) -> None:
     """TERM, and KILL if that is not enough; returns when the process is gone. Never touches another one."""
-    for number, seconds in ((signal.SIGTERM, timeout_seconds), (signal.SIGKILL, None)):
-        process = _find(child)
-        if process is None:
-            break
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-        if _wait_gone(child, seconds):
-            break
-    _own.pop(child.pid, None)
+    stop_all((child,))
 
 
-def _wait_gone(child: Child, timeout_seconds: float | None) -> bool:
-    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    while _find(child) is not None:
-        if deadline is not None and time.monotonic() > deadline:
-            return False
+def stop_all(children: Sequence[Child], *, timeout_seconds: float = _SHUTDOWN_SECONDS) -> tuple[str, ...]:
+    """All at once, within one ``timeout_seconds``; the names of those that had to be killed."""
+    deadline = time.monotonic() + timeout_seconds
+    left = _signal(children, signal.SIGTERM)
+    while left and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-    return True
+        left = [child for child in left if is_running(child)]
+    killed = tuple(child.name for child in left)
+    left = _signal(left, signal.SIGKILL)
+    while left:
+        time.sleep(_POLL_SECONDS)
+        left = [child for child in left if is_running(child)]
+    for child in children:
+        _own.pop(child.pid, None)
+    return killed
+
+
+def _signal(children: Sequence[Child], number: int) -> list[Child]:
+    """Those that it reached."""
+    reached = []
+    for child in children:
+        process = _find(child)
+        if process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if number == signal.SIGKILL:
+                    # With whatever it has started itself, which nobody else would end.
+                    os.killpg(child.pid, number)
+                else:
+                    process.send_signal(number)
+                reached.append(child)
+    return reached

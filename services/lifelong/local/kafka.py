@@ -12,14 +12,13 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaConfigurationError, KafkaError
 
 from lifelong.contracts.topics import MAX_MESSAGE_BYTES
-from lifelong.local.child import Child, ChildFailedError, spawn, stop, wait_until
+from lifelong.local.child import Child, ChildFailedError, check_free, last_lines, spawn, stop, wait_until
+from lifelong.local.disk import MEND, check_room, naming_full_disk
 from lifelong.local.java import find_java
 from lifelong.local.kafka_jars import kafka_jars
 from lifelong.local.ports import HOST, is_open
 
 _READY_TIMEOUT_SECONDS = 60
-# Enough to start and to say why it stops; a broker that runs out later shuts down by itself and keeps its data.
-_MIN_FREE_BYTES = 256 * 1024 * 1024
 
 # The serial collector and the quick compiler alone: for one user's stream they are as fast, the broker is ready in
 # half the time, and it stays small beside the models.
@@ -96,22 +95,14 @@ class KafkaBroker:
 
         Raises:
             MissingPartError: no Java, or no Kafka and no network.
+            DiskFullError: there is no room for its data.
             AlreadyRunningError: another broker works on this folder.
             ChildFailedError: it did not come up; names the mend where it is known.
         """
-        java = find_java()
-        class_path = ":".join(str(path) for path in kafka_jars())
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._check_disk()
-        logging = self._folder / "log4j2.properties"
-        logging.write_text(_LOGGING)
-        run = (str(java.path), *_JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", class_path)
-        data = self._folder / "data"
-        if not data.exists():
-            self._format(run, data)
-        properties = self._write_properties("server.properties", data)
         lock = self._folder / "broker.lock"
-        child = spawn("kafka", (*run, "kafka.Kafka", str(properties)), log=self._log, lock=lock)
+        check_free("kafka", lock)
+        with naming_full_disk(self._folder):
+            child = spawn("kafka", self._prepare(), log=self._log, lock=lock)
         try:
             wait_until(child, self._is_ready, timeout_seconds=_READY_TIMEOUT_SECONDS, diagnose=diagnose)
         except BaseException:
@@ -119,13 +110,19 @@ class KafkaBroker:
             raise
         return child
 
-    def _check_disk(self) -> None:
-        free = shutil.disk_usage(self._folder).free
-        if free < _MIN_FREE_BYTES:
-            raise ChildFailedError(
-                f"the disk is nearly full: {free / 2**20:.0f} MiB are free below {self._folder}, "
-                f"Kafka needs {_MIN_FREE_BYTES / 2**20:.0f} to start; make room, or use a home on another disk"
-            )
+    def _prepare(self) -> tuple[str, ...]:
+        """The command to run, once everything that it reads is in its place."""
+        java = find_java()
+        class_path = ":".join(str(path) for path in kafka_jars())
+        self._folder.mkdir(parents=True, exist_ok=True)
+        check_room(self._folder)
+        logging = self._folder / "log4j2.properties"
+        logging.write_text(_LOGGING)
+        run = (str(java.path), *_JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", class_path)
+        data = self._folder / "data"
+        if not data.exists():
+            self._format(run, data)
+        return (*run, "kafka.Kafka", str(self._write_properties("server.properties", data)))
 
     def _format(self, run: tuple[str, ...], data: Path) -> None:
         """Beside the place of the data and moved there when done, so that there is no half-formatted folder."""
@@ -142,9 +139,11 @@ class KafkaBroker:
             check=False,
         )
         if done.returncode:
-            output = (done.stdout + done.stderr).strip()
+            output = done.stdout + done.stderr
             mend = diagnose(output)
-            raise ChildFailedError(f"Kafka cannot format {data}." + (f" {mend}" if mend else "") + f"\n{output}")
+            raise ChildFailedError(
+                f"Kafka cannot format {data}." + (f" {mend}" if mend else "") + f" It says:\n{last_lines(output)}"
+            )
         fresh.rename(data)
 
     def _write_properties(self, name: str, data: Path) -> Path:
@@ -185,7 +184,7 @@ def answers(bootstrap_servers: str, timeout_seconds: float = 5) -> bool:
 def diagnose(output: str) -> str | None:
     """What to do about what the broker says before it gives up."""
     if "No space left on device" in output:
-        return "The disk is full: make room, or use a home on another disk."
+        return f"The disk is full: {MEND}."
     if "Address already in use" in output:
         return "A port was taken meanwhile: start again, or choose another port."
     if "Failed to acquire lock on file .lock" in output:

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from lifelong.errors import MissingPartError
+from lifelong.local.disk import naming_full_disk
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
 LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5"
@@ -99,7 +100,10 @@ def _fetch(lock: Lock, folder: Path) -> None:
         def fetch(jar: Jar) -> None:
             path = target / jar.file_name
             try:
-                shutil.move(maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve(), path)
+                with naming_full_disk(folder.parent):
+                    shutil.move(
+                        maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve(), path
+                    )
             # Not OSError alone: jgo raises RuntimeError for an artifact that no repository has.
             except (OSError, RuntimeError) as error:
                 raise MissingPartError(

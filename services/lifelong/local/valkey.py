@@ -7,7 +7,8 @@ from pathlib import Path
 import redis
 
 from lifelong.errors import MissingPartError
-from lifelong.local.child import Child, spawn, stop, wait_until
+from lifelong.local.child import Child, check_free, spawn, stop, wait_until
+from lifelong.local.disk import MEND, check_room, naming_full_disk
 from lifelong.local.ports import HOST, is_open
 
 # Reading back a large append-only file is part of the start.
@@ -32,11 +33,25 @@ class ValkeyServer:
 
         Raises:
             MissingPartError: the server is not installed or not made for this machine.
+            DiskFullError: there is no room for its data.
             AlreadyRunningError: another server works on this folder.
             ChildFailedError: it did not come up; names the mend where it is known.
         """
-        binary = find_valkey()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = self._folder / "server.lock"
+        check_free("valkey", lock)
+        command = self._command(find_valkey())
+        with naming_full_disk(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            check_room(self._folder)
+            child = spawn("valkey", command, log=self._log, lock=lock)
+        try:
+            wait_until(child, self._is_ready, timeout_seconds=_READY_TIMEOUT_SECONDS, diagnose=diagnose)
+        except BaseException:
+            stop(child)
+            raise
+        return child
+
+    def _command(self, binary: Path) -> list[str]:
         settings = {
             "bind": HOST,
             "port": str(self._port),
@@ -53,13 +68,7 @@ class ValkeyServer:
         command = [str(binary)]
         for name, value in settings.items():
             command += [f"--{name}", value]
-        child = spawn("valkey", command, log=self._log, lock=self._folder / "server.lock")
-        try:
-            wait_until(child, self._is_ready, timeout_seconds=_READY_TIMEOUT_SECONDS, diagnose=diagnose)
-        except BaseException:
-            stop(child)
-            raise
-        return child
+        return command
 
     def _is_ready(self) -> bool:
         return is_open(self._port) and answers(self.url)
@@ -91,7 +100,7 @@ def answers(url: str, timeout_seconds: float = 5) -> bool:
 def diagnose(output: str) -> str | None:
     """What to do about what the server says before it gives up."""
     if "No space left on device" in output:
-        return "The disk is full: make room, or use a home on another disk."
+        return f"The disk is full: {MEND}."
     if "Address already in use" in output:
         return "The port was taken meanwhile: start again, or choose another port."
     if "Bad file format reading the append only file" in output:
