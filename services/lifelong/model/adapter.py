@@ -19,7 +19,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lifelong.errors import CorruptVersionError
-from lifelong.model.base import BaseModel
+from lifelong.model.base import BaseModel, decoder_layers
 from lifelong.model.settings import AdapterSettings
 
 AdapterState = dict[str, torch.Tensor]
@@ -30,7 +30,7 @@ CONFIG_FILE = "adapter_config.json"
 
 def adapter_config(base: BaseModel, settings: AdapterSettings) -> peft.LoraConfig:
     """Where the adapter sits. All linear projections inside the upper layers; so never embeddings or the head."""
-    layers_path, layers = _decoder_layers(base.model, base.num_layers)
+    layers_path, layers = decoder_layers(base)
     num_adapted = max(1, round(settings.fraction * len(layers)))
     projections = sorted(
         {name.rpartition(".")[2] for name, module in layers.named_modules() if isinstance(module, nn.Linear | Conv1D)}
@@ -43,7 +43,6 @@ def adapter_config(base: BaseModel, settings: AdapterSettings) -> peft.LoraConfi
         target_modules=projections,
         layers_to_transform=list(range(len(layers) - num_adapted, len(layers))),
         layers_pattern=layers_path.rpartition(".")[2],
-        base_model_name_or_path=base.name,
     )
 
 
@@ -59,6 +58,8 @@ def add_adapter(base: BaseModel, settings: AdapterSettings, *, seed: int) -> Any
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         torch.manual_seed(seed)
         model = peft.get_peft_model(base.model, adapter_config(base, settings))
+    # peft takes the folder that the base was read from, which is another on every machine.
+    model.peft_config["default"].base_model_name_or_path = base.name
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -150,10 +151,3 @@ def _pack_config(config: peft.LoraConfig) -> bytes:
     fields = {**config.to_dict(), "inference_mode": True}
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(fields.items())}
     return (json.dumps(plain, indent=2) + "\n").encode()
-
-
-def _decoder_layers(model: nn.Module, num_layers: int) -> tuple[str, nn.ModuleList]:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
-            return name, module
-    raise ValueError(f"{type(model).__name__} has no list of {num_layers} layers; its architecture is not supported")

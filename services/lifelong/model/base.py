@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import huggingface_hub
 import torch
 import transformers
 from safetensors import safe_open
+from torch import nn
 
 from lifelong.errors import MissingPartError
 from lifelong.model.hashing import combined_sha256, tensor_sha256
@@ -87,6 +89,28 @@ def load_base(settings: ModelSettings, dtype: torch.dtype | None = None) -> Base
         )
     model.to(resolve_device(settings)).eval().requires_grad_(False)
     return BaseModel(model, tokenizer, settings.name, folder_sha256(folder))
+
+
+def shared_tensors(base: BaseModel) -> dict[int, torch.Tensor]:
+    """A memo for ``copy.deepcopy`` with which a copy gets modules of its own on the tensors of the base."""
+    return {id(tensor): tensor for tensor in [*base.model.parameters(), *base.model.buffers()]}
+
+
+def view_of(base: BaseModel) -> BaseModel:
+    """Another model on the same tensors: its modules and configuration are its own, it takes no memory for weights."""
+    return BaseModel(copy.deepcopy(base.model, shared_tensors(base)), base.tokenizer, base.name, base.sha256)
+
+
+def decoder_layers(base: BaseModel) -> tuple[str, nn.ModuleList]:
+    """Where the list of layers is, and the list.
+
+    Raises:
+        ValueError: the architecture has no such list.
+    """
+    for name, module in base.model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == base.num_layers:
+            return name, module
+    raise ValueError(f"{type(base.model).__name__} has no list of {base.num_layers} layers; it is not supported")
 
 
 def model_folder(settings: ModelSettings) -> Path:

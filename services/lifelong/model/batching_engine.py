@@ -13,9 +13,9 @@ import torch
 
 from lifelong.errors import OverloadedError
 from lifelong.model.answer import RunningAnswer
-from lifelong.model.base import BaseModel
+from lifelong.model.base import BaseModel, view_of
 from lifelong.model.engine import Generation
-from lifelong.model.generation import AdapterTemplate, LocalGeneration, view_of
+from lifelong.model.generation import AdapterTemplate, LocalGeneration
 from lifelong.model.sampling import SamplingParams
 from lifelong.model.settings import AdapterSettings, EngineSettings
 

@@ -13,19 +13,13 @@ import torch
 from lifelong.errors import OverloadedError
 from lifelong.model.adapter import add_adapter, load_adapter_state
 from lifelong.model.answer import FinishReason, RunningAnswer
-from lifelong.model.base import BaseModel
+from lifelong.model.base import BaseModel, shared_tensors, view_of
 from lifelong.model.batching import Batcher, Choice, GenerationOutput, RequestStatus
 from lifelong.model.detokenise import Detokeniser
 from lifelong.model.sampling import SamplingParams
 from lifelong.model.settings import AdapterSettings, EngineSettings
 
 log = logging.getLogger(__name__)
-
-
-def view_of(base: BaseModel) -> BaseModel:
-    """Another model on the same tensors: its modules and configuration are its own, it takes no memory for weights."""
-    shared = {id(tensor): tensor for tensor in [*base.model.parameters(), *base.model.buffers()]}
-    return BaseModel(copy.deepcopy(base.model, shared), base.tokenizer, base.name, base.sha256)
 
 
 class AdapterTemplate:
@@ -36,7 +30,7 @@ class AdapterTemplate:
     """
 
     def __init__(self, base: BaseModel, adapter: AdapterSettings) -> None:
-        self._shared = {id(tensor): tensor for tensor in [*base.model.parameters(), *base.model.buffers()]}
+        self._shared = shared_tensors(base)
         self._model = add_adapter(view_of(base), adapter, seed=0).requires_grad_(False).eval()
 
     def view(self, state: Mapping[str, torch.Tensor]) -> Any:

@@ -107,6 +107,7 @@ def test_peft_itself_loads_the_files(tiny: BaseModel, tiny_folder: Path, tmp_pat
     theirs = peft.PeftModel.from_pretrained(fresh.model, tmp_path)
     assert torch.equal(theirs(IDS).logits, model(IDS).logits)
     assert weights_sha256(adapter_state(theirs)) == weights_sha256(adapter_state(model))
+    assert f'"base_model_name_or_path": "{tiny.name}"'.encode() in files["adapter_config.json"]
     assert unpack_settings(files["adapter_config.json"], fresh.num_layers) == SETTINGS
 
 
