@@ -34,8 +34,17 @@ class PointerState(msgspec.Struct, frozen=True):
 
 
 class ArtifactStore(Protocol):
+    """Paths are those of :mod:`lifelong.registry.layout`.
+
+    Every method raises RegistryError where the store cannot be used (full, no rights; names the mend), or
+    UnreachableError where trying again may help.
+    """
+
     def put(self, folder: str, files: Mapping[str, bytes]) -> dict[str, FileEntry]:
-        """Writes the files durably (they survive a power cut once this returns). ``folder`` must be new."""
+        """Writes the files durably (they survive a power cut once this returns). ``folder``: from ``new_folder``.
+
+        All files or, after an error, none.
+        """
         ...
 
     def get(self, folder: str, name: str, entry: FileEntry) -> bytes:
@@ -45,7 +54,8 @@ class ArtifactStore(Protocol):
     def commit(self, manifest: Manifest) -> None:
         """Makes the version exist, durably and in one step.
 
-        Raises FencedError: another writer has already made a version with this number.
+        Raises FencedError: another writer has already made a version with this number. MissingPartError: the store
+        has no way to create something only if it is not there.
         """
         ...
 
@@ -59,12 +69,18 @@ class ArtifactStore(Protocol):
 
     def lines(self) -> list[str]: ...
 
-    def drop(self, manifest: Manifest, names: tuple[str, ...]) -> None:
-        """Deletes these files of the version, to free space. The manifest stays. Missing files are no error."""
+    def folders(self, line: str) -> list[str]:
+        """All folders of this line that are there, whether a manifest names them or not."""
+        ...
+
+    def drop(self, folder: str) -> None:
+        """Deletes the folder and what is in it, to free space. Manifests stay. A missing folder is no error."""
         ...
 
 
 class Pointers(Protocol):
+    """Every method raises UnreachableError, which is retriable, where the store does not answer."""
+
     def read(self, line: str) -> PointerState | None:
         """``None``: nothing is known of this line (it is new, or the store was lost)."""
         ...
@@ -75,22 +91,33 @@ class Pointers(Protocol):
         ...
 
     def renew(self, line: str, writer: str, ttl_seconds: float) -> bool:
-        """False: the lease is somebody else's now; this writer must stop."""
+        """False: somebody else has or had the lease since; this writer must stop.
+
+        A lease that ran out is taken up again if nobody took it meanwhile: a stall alone does no harm.
+        """
         ...
 
     def release(self, line: str, writer: str) -> None: ...
 
+    def writer(self, line: str) -> str | None:
+        """Who has the lease now."""
+        ...
+
     def move(self, line: str, *, epoch: int, candidate: int, live: int | None, now: float) -> PointerState:
         """A writer's move, in one step. ``live=None``, or a held line: only the candidate moves.
 
-        Raises FencedError: ``epoch`` is not the newest.
+        Raises FencedError: ``epoch`` is not the newest. RegistryError: nothing is known of this line, ``restore``
+        comes first.
         """
         ...
 
     def set_live(self, line: str, number: int, *, held: bool, now: float) -> PointerState:
-        """An operator's move: roll back (``held=True``) or release (``held=False``). Needs no lease."""
+        """An operator's move: roll back (``held=True``) or release (``held=False``). Needs no lease.
+
+        Raises RegistryError: nothing is known of this line, ``restore`` comes first.
+        """
         ...
 
     def restore(self, line: str, state: PointerState) -> PointerState:
-        """Set the state only if there is none; what is there afterwards is returned."""
+        """Set the state only if there is none; what is there afterwards is returned. The epoch never goes back."""
         ...

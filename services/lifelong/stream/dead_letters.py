@@ -1,7 +1,8 @@
 """What cannot be read goes where people can look at it, with the reason; but not everything, silently, for ever.
 
-Headers in the style of KIP-1034. The bound is that of arroyo's ``DlqLimit``: one broken producer is to be expected, but
-when most of what comes is refused, the mistake is likely ours, and going on would drain the topic into the dead letters.
+Headers in the style of KIP-1034. The bound is arroyo's ``DlqLimit``: one broken producer is to be expected,
+but when most of what comes is refused, the mistake is likely ours, and going on would drain the topic into the
+dead letters.
 """
 
 from __future__ import annotations

@@ -1,0 +1,220 @@
+"""The registry that everybody uses: versions that are durable, pointers that are current."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from lifelong.contracts.versions import Manifest, version_key
+from lifelong.errors import CorruptVersionError, FencedError, UnknownVersionError
+from lifelong.registry import layout
+from lifelong.registry.base import ArtifactStore, Pointers, PointerState
+from lifelong.runtime.clock import Clock, SystemClock
+
+
+class Registry:
+    """Safe to share between threads. Keeps nothing itself.
+
+    Number 0 of a line is the base model before anything was learned: it is always there and has no manifest.
+
+    Every method raises UnreachableError (retriable) or RegistryError (names the mend) where a store cannot be used.
+    """
+
+    def __init__(self, store: ArtifactStore, pointers: Pointers, clock: Clock | None = None) -> None:
+        self.store = store
+        self.pointers = pointers
+        self.clock = clock or SystemClock()
+
+    # Reading.
+
+    def newest(self, line: str) -> Manifest | None:
+        """The version to recover from, accepted or not; ``None`` where nothing was ever learned.
+
+        Raises CorruptVersionError.
+        """
+        numbers = self.store.numbers(line)
+        return self.store.manifest(line, numbers[-1]) if numbers else None
+
+    def manifest(self, line: str, number: int) -> Manifest:
+        """Raises UnknownVersionError (number 0 has no manifest), CorruptVersionError."""
+        return self.store.manifest(line, number)
+
+    def versions(self, line: str, limit: int | None = None) -> list[Manifest]:
+        """The newest ``limit`` versions, or all, ascending. Raises CorruptVersionError."""
+        numbers = self.store.numbers(line)
+        if limit is not None:
+            numbers = numbers[max(0, len(numbers) - limit) :]
+        return [self.store.manifest(line, number) for number in numbers]
+
+    def lines(self) -> list[str]:
+        return self.store.lines()
+
+    def weights(self, manifest: Manifest, name: str) -> bytes:
+        """A file of the version, verified. Raises CorruptVersionError: not there (any more), or not these bytes."""
+        entry = manifest.files.get(name)
+        if entry is None:
+            raise CorruptVersionError(f"{version_key(manifest.line, manifest.number)} has no file {name!r}")
+        return self.store.get(manifest.folder, name, entry)
+
+    def state(self, line: str) -> PointerState:
+        """The pointers; where they were lost, restored from the manifests: live is the newest accepted version."""
+        state = self.pointers.read(line)
+        if state is not None:
+            return state
+        newest = self.newest(line)
+        accepted = self._newest_accepted(line)
+        number = accepted.number if accepted else 0
+        restored = PointerState(
+            live=number,
+            candidate=number,
+            epoch=newest.epoch if newest else 0,
+            moved=accepted.created if accepted else 0.0,
+        )
+        return self.pointers.restore(line, restored)
+
+    # A writer's part.
+
+    def commit(self, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+        """Make a version: the files first, the manifest last, all of it durable when this returns.
+
+        Args:
+            manifest: ``folder`` and ``files`` are filled in here. With no ``files`` given they stay as they are, for a
+                version that has the same files as its parent.
+
+        Returns:
+            the manifest as it was committed.
+
+        Raises:
+            FencedError: another writer has taken over, or has made this number; this one must stop.
+        """
+        line, number = manifest.line, manifest.number
+        self._check_epoch(manifest)
+        if files:
+            folder = layout.new_folder(line, number, manifest.epoch)
+            entries = self.store.put(folder, files)
+            manifest = msgspec.structs.replace(manifest, folder=folder, files=entries)
+            # Again: writing may have taken long.
+            self._check_epoch(manifest)
+        self.store.commit(manifest)
+        return manifest
+
+    def promote(self, line: str, number: int, *, epoch: int, live: bool = True) -> PointerState:
+        """Make the version the candidate and, unless an operator holds the line, live.
+
+        Raises:
+            FencedError: ``epoch`` is over. UnknownVersionError: there is no such version.
+        """
+        self._check_exists(line, number)
+        self.state(line)
+        return self.pointers.move(
+            line, epoch=epoch, candidate=number, live=number if live else None, now=self.clock.now()
+        )
+
+    def catch_up(self, line: str, *, epoch: int) -> PointerState:
+        """Promote the newest accepted version if that was not done: a writer may die between commit and promotion,
+        so its successor does this first. Raises FencedError."""
+        state = self.state(line)
+        accepted = self._newest_accepted(line)
+        if accepted is None or accepted.number == state.candidate:
+            return state
+        return self.promote(line, accepted.number, epoch=epoch)
+
+    # An operator's part.
+
+    def hold(self, line: str, number: int) -> PointerState:
+        """Make this version live, older or newer, accepted or not, and keep it so until ``release``.
+
+        Raises:
+            UnknownVersionError: there is no such version. CorruptVersionError: its files are not there any more.
+        """
+        if number:
+            manifest = self.store.manifest(line, number)
+            for name in manifest.files:
+                self.weights(manifest, name)
+        self.state(line)
+        return self.pointers.set_live(line, number, held=True, now=self.clock.now())
+
+    def rollback(self, line: str, number: int | None = None) -> PointerState:
+        """Hold this version, or the accepted one before the live one.
+
+        Raises:
+            UnknownVersionError: there is no such version. CorruptVersionError: its files are not there any more.
+        """
+        if number is None:
+            live = self.state(line).live
+            if live == 0:
+                raise UnknownVersionError(f"{version_key(line, 0)} is live; there is nothing before it")
+            number = next((manifest.number for manifest in self._accepted(line, before=live)), 0)
+        return self.hold(line, number)
+
+    def release(self, line: str) -> PointerState:
+        """End the hold: the newest accepted version goes live, and promotions move it again."""
+        self.state(line)
+        accepted = self._newest_accepted(line)
+        number = accepted.number if accepted else 0
+        return self.pointers.set_live(line, number, held=False, now=self.clock.now())
+
+    # Space.
+
+    def prune(self, line: str, keep: int) -> list[str]:
+        """Delete the files of all but the newest ``keep`` versions, and what interrupted writers left behind.
+
+        Kept beside those: live and candidate, the nearest accepted ancestor of each version kept (what a rollback
+        goes to), and every folder that a version kept has its files in. Manifests are never deleted.
+
+        Returns:
+            the folders that were deleted.
+        """
+        numbers = self.store.numbers(line)
+        if not numbers:
+            return []
+        state = self.state(line)
+        wanted = {*numbers[-max(1, keep) :], state.live, state.candidate} & set(numbers)
+        needed = set()
+        for number in wanted:
+            manifest = self.store.manifest(line, number)
+            needed.add(manifest.folder)
+            needed.update(ancestor.folder for ancestor in self._ancestors(manifest))
+        dropped = []
+        for folder in self.store.folders(line):
+            number_of_folder = layout.folder_number(folder)
+            assert number_of_folder is not None
+            # Of a number yet to come, somebody may be writing it at this moment; numbers taken are decided.
+            if folder not in needed and number_of_folder <= numbers[-1]:
+                self.store.drop(folder)
+                dropped.append(folder)
+        return dropped
+
+    def _ancestors(self, manifest: Manifest) -> Iterator[Manifest]:
+        """Parents, up to the first accepted one."""
+        while manifest.parent:
+            manifest = self.store.manifest(manifest.line, manifest.parent)
+            yield manifest
+            if is_accepted(manifest):
+                return
+
+    def _accepted(self, line: str, before: int | None = None) -> Iterator[Manifest]:
+        """Accepted versions, newest first."""
+        for number in reversed(self.store.numbers(line)):
+            if before is None or number < before:
+                manifest = self.store.manifest(line, number)
+                if is_accepted(manifest):
+                    yield manifest
+
+    def _newest_accepted(self, line: str) -> Manifest | None:
+        return next(self._accepted(line), None)
+
+    def _check_exists(self, line: str, number: int) -> None:
+        if number:
+            self.store.manifest(line, number)
+
+    def _check_epoch(self, manifest: Manifest) -> None:
+        epoch = self.state(manifest.line).epoch
+        if manifest.epoch < epoch:
+            raise FencedError(f"line {manifest.line!r}: epoch {manifest.epoch} is over, {epoch} has begun")
+
+
+def is_accepted(manifest: Manifest) -> bool:
+    """A version that no gate has judged counts as accepted."""
+    return manifest.verdict is None or manifest.verdict.accepted
