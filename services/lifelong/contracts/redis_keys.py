@@ -10,6 +10,8 @@ Redis Cluster, so that scripts may touch several of them.
 | ``lifelong:memory:{line}:entry:<id>`` | hash | collector | until forgotten |
 | ``lifelong:memory:{line}:index`` | sorted set: entry id by event time | collector | for ever |
 | ``lifelong:memory:{line}:log`` | stream of changes, for the indexes of the servers | collector | capped |
+| ``lifelong:memory:{line}:expiry`` | sorted set: entry id by the time it expires | collector | until swept |
+| ``lifelong:memory:{line}:forgotten`` | set of event ids that were forgotten | collector | for ever |
 | ``lifelong:memory:{line}:user:<user>`` | set of entry ids | collector | until forgotten |
 | ``lifelong:memory:{line}:event:<event id>`` | set of entry ids | collector | until forgotten |
 | ``lifelong:collector:{line}:seen:<hash>`` | string: position first seen | collector | dedupe window |
@@ -39,6 +41,14 @@ def memory_index(line: str) -> str:
 
 def memory_log(line: str) -> str:
     return f"lifelong:memory:{{{line}}}:log"
+
+
+def memory_expiry(line: str) -> str:
+    return f"lifelong:memory:{{{line}}}:expiry"
+
+
+def memory_forgotten(line: str) -> str:
+    return f"lifelong:memory:{{{line}}}:forgotten"
 
 
 def memory_of_user(line: str, user: str) -> str:

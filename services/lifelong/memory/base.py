@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
+import numpy as np
 
 
 class MemoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,14 +33,21 @@ class MemoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MemoryChange(msgspec.Struct, frozen=True):
-    """One entry of the log of changes. ``entry`` is ``None`` when it was forgotten."""
+    """``entry`` is as it is now, ``None`` when it was forgotten meanwhile."""
 
-    cursor: str
     entry_id: str
     entry: MemoryEntry | None
     embedder: str | None = None
     vector: bytes | None = None
     """float16, L2-normalised, by the embedder named."""
+
+
+class Changes(msgspec.Struct, frozen=True):
+    cursor: str
+    """Where to read on."""
+    is_everything: bool
+    """These are all entries that there are; what is not among them is gone."""
+    changes: list[MemoryChange]
 
 
 class MemoryStore(Protocol):
@@ -51,8 +59,8 @@ class MemoryStore(Protocol):
         """Removes all entries of these events or this user, for good; the number removed."""
         ...
 
-    def changes(self, cursor: str | None, limit: int = 1000) -> list[MemoryChange]:
-        """What changed after ``cursor``; ``None``: everything there is, then whatever follows.
+    def changes(self, cursor: str | None, limit: int = 1000) -> Changes:
+        """What changed after ``cursor``, at most ``limit`` of it; ``None``: everything there is.
 
         A reader so far behind that the capped log no longer reaches back to its cursor gets everything again.
         """
@@ -64,7 +72,22 @@ class MemoryStore(Protocol):
 
     def get(self, entry_id: str) -> MemoryEntry | None: ...
 
+    def sweep(self, now: float) -> int:
+        """Removes the entries that expired before ``now`` (seconds since 1970); how many there were."""
+        ...
+
     def __len__(self) -> int: ...
+
+
+class Embedder(Protocol):
+    @property
+    def id(self) -> str:
+        """Vectors of embedders with different ids cannot be compared."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [N, D], each row of length 1."""
+        ...
 
 
 class Hit(msgspec.Struct, frozen=True):
