@@ -157,9 +157,7 @@ class Client:
             user=user,
         )
 
-    def feedback(
-        self, answer: Answer | Question, *, correction: str | None = None, rating: float | None = None
-    ) -> str:
+    def feedback(self, answer: Answer | Question, *, correction: str | None = None, rating: float | None = None) -> str:
         """Say what an answer should have been, how good it was (-1 to 1), or both. Returns the event id."""
         if correction is None and rating is None:
             raise ValueError("feedback needs a correction, a rating, or both")
@@ -199,9 +197,7 @@ class Client:
         return reply
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        reply = self._http.post(
-            path, content=msgspec.json.encode(body), headers={"Content-Type": "application/json"}
-        )
+        reply = self._http.post(path, content=msgspec.json.encode(body), headers={"Content-Type": "application/json"})
         if reply.status_code == 429:
             raise OverloadedError(_error_message(reply))
         if reply.status_code >= 400:

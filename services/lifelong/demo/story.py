@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import httpx
-
 from lifelong.client import Client
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts import topics
@@ -76,7 +74,9 @@ class Versions:
 
 
 class Story:
-    def __init__(self, addresses: Addresses, say: Say, *, num_facts: int, num_documents: int, line: str = "lifelong") -> None:
+    def __init__(
+        self, addresses: Addresses, say: Say, *, num_facts: int, num_documents: int, line: str = "lifelong"
+    ) -> None:
         facts = choose(num_facts + 1 + num_documents)
         self._taught, self._lone, self._read = facts[:num_facts], facts[num_facts], facts[num_facts + 1 :]
         self._addresses = addresses
@@ -126,7 +126,9 @@ class Story:
             sink.flush()
         finally:
             sink.close()
-        self._say(f"   {len(corrections)} corrections, {len(documents)} documents, 1 broken event → {topics.EVENTS.name}")
+        self._say(
+            f"   {len(corrections)} corrections, {len(documents)} documents, 1 broken event → {topics.EVENTS.name}"
+        )
 
     def _ask_memory_only(self) -> None:
         self._say("\n[bold]3. What memory alone gives[/bold]: the same weights, seconds later")
@@ -176,7 +178,9 @@ class Story:
         self.summary.freshness_seconds = round(time.time() - published, 2)
         self.summary.lone_right = fact.is_told_by(self.summary.lone_answer)
         self._show(fact, self.summary.lone_answer, self.summary.lone_right)
-        self._say(f"   freshness, event to first answer from a version that learned it: {self.summary.freshness_seconds} s")
+        self._say(
+            f"   freshness, event to first answer from a version that learned it: {self.summary.freshness_seconds} s"
+        )
 
     def _look_around(self) -> None:
         self.summary.versions_promoted = self._versions.promoted
@@ -212,13 +216,11 @@ class Story:
 
     def _wait_for_live(self) -> None:
         """Until the server answers with the newest version that was promoted."""
-        newest = httpx.get(f"{self._addresses.http}/health").json()
 
         def caught_up() -> bool:
             health = self._client.health()
-            return parse_version_key(health["version"])[1] == health["pointer"]
+            return bool(parse_version_key(health["version"])[1] == health["pointer"])
 
-        assert newest
         self._until("the newest version is served", caught_up, timeout_seconds=60)
 
     def _weights(self) -> str:
