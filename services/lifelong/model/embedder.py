@@ -46,7 +46,7 @@ class MiniLMEmbedder:
             MissingPartError: the package is not installed, or the folder has no such model.
         """
         self._id = folder.name if folder else "all-minilm-l6-v2"
-        folder = folder or _packaged()
+        folder = folder or packaged_encoder()
         try:
             with no_progress_bars():
                 self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
@@ -126,7 +126,12 @@ def load_embedder(name: str) -> Embedder:
     return MiniLMEmbedder() if name == "minilm" else MiniLMEmbedder(Path(name).expanduser())
 
 
-def _packaged() -> Path:
+def packaged_encoder() -> Path:
+    """The folder of all-MiniLM-L6-v2.
+
+    Raises:
+        MissingPartError: the package is not installed.
+    """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise MissingPartError(

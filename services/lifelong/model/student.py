@@ -1,8 +1,12 @@
 """A smaller model from the base: the block of layers that does least is left out (Gromov et al., arXiv 2403.17887).
 
-For each block of n layers, d(x_l, x_{l+n}) = 1/π · arccos(x_l · x_{l+n} / ‖x_l‖‖x_{l+n}‖) at the last token of each
-text says how far what enters the block is turned by the time it leaves. The block that turns it least is dropped. The
-student shares the tensors of the base, so a version of it is the list of layers it kept and its adapter.
+For each block of n layers, d(x_l, x_{l+n}) = 1/π · arccos(x_l · x_{l+n} / ‖x_l‖‖x_{l+n}‖) says how far what enters the
+block is turned by the time it leaves. The block that turns it least is dropped. The student shares the tensors of the
+base, so a version of it is the list of layers it kept and its adapter.
+
+The paper takes d at the last token of each text, from many texts. With few, most end in a full stop, and that misleads:
+of SmolLM2-135M it dropped 3 layers that raised the loss from 3.46 to 6.05 nats, while d averaged over all tokens but
+the first (which hardly turns) found the block that cost least of all, 3.69; of 6 layers, 6.05 against 4.09. So average.
 """
 
 from __future__ import annotations
@@ -69,27 +73,28 @@ def build_student(base: BaseModel, kept_layers: Sequence[int]) -> Student:
 
 @torch.no_grad()
 def angular_distances(base: BaseModel, block: int, texts: Sequence[str]) -> list[float]:
-    """d(x_l, x_{l+block}) for every l whose block leaves the last layer alone, averaged over the texts; in 0 … 1.
+    """d(x_l, x_{l+block}) for every l whose block leaves the last layer alone, averaged over
+    tokens and texts; in 0 … 1.
 
     Raises:
-        ValueError: no text has a token.
+        ValueError: no text has two tokens.
     """
     sums_L = torch.zeros(base.num_layers - block, dtype=torch.float64)
     num_texts = 0
     for text in texts:
         ids = base.tokenizer(text, add_special_tokens=False)["input_ids"][:_CALIBRATION_TOKENS]
-        if not ids:
+        if len(ids) < 2:
             continue
         hidden = base.model(
             torch.tensor([ids], device=base.device), output_hidden_states=True, use_cache=False
         ).hidden_states
         # The last of these has been through the final norm; x_l is what enters layer l.
-        x_LD = torch.stack([state[0, -1].double().cpu() for state in hidden[:-1]])
-        cosine_L = torch.cosine_similarity(x_LD[: len(x_LD) - block], x_LD[block:], dim=-1)
-        sums_L += torch.arccos(cosine_L.clamp(-1, 1)) / math.pi
+        x_LTD = torch.stack([state[0, 1:].double().cpu() for state in hidden[:-1]])
+        cosine_LT = torch.cosine_similarity(x_LTD[: len(x_LTD) - block], x_LTD[block:], dim=-1)
+        sums_L += torch.arccos(cosine_LT.clamp(-1, 1)).mean(1) / math.pi
         num_texts += 1
     if not num_texts:
-        raise ValueError("layers can only be chosen with at least one text that is not empty")
+        raise ValueError("layers can only be chosen by a text of two tokens or more")
     distances: list[float] = (sums_L / num_texts).tolist()
     return distances
 

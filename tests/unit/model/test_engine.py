@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import peft
 import pytest
 import torch
+from transformers.generation.continuous_batching.requests import RequestState
 
 from lifelong.contracts.events import Message
 from lifelong.errors import OverloadedError, UnknownVersionError
@@ -227,8 +228,18 @@ def test_cancelled_answers_end_at_once_and_make_room(engine: BatchingEngine, ref
     assert _ask(engine, generation, reference, "hi", 5).result(60).finish_reason == "length"
 
 
-def test_more_than_the_cache_holds_is_answered_all_the_same(engine: BatchingEngine, reference: Reference) -> None:
-    """Four answers of 250 tokens do not fit in 512: some are put back, and their seeds and texts must not notice."""
+def test_more_than_the_cache_holds_is_answered_all_the_same(
+    engine: BatchingEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four answers of 250 tokens do not fit in 512: some are put back, and what was said of them must not change."""
+    put_back = []
+    equivalent = RequestState.create_equivalent_initial_request
+
+    def note(state: RequestState) -> RequestState:
+        put_back.append(state.request_id)
+        return equivalent(state)
+
+    monkeypatch.setattr(RequestState, "create_equivalent_initial_request", note)
     state = reference.state(1)
     generation = engine.load("lifelong@1", state)
     texts = PROMPTS[:4]
@@ -236,6 +247,7 @@ def test_more_than_the_cache_holds_is_answered_all_the_same(engine: BatchingEngi
     for text, answer in zip(texts, running, strict=True):
         assert list(answer.result(120).tokens) == reference.answer(state, text, 250), text
         assert len(answer.result(0).logprobs) == len(answer.result(0).tokens)
+    assert put_back
 
 
 def test_requests_that_cannot_fit_are_refused(engine: BatchingEngine, reference: Reference) -> None:
