@@ -66,3 +66,8 @@ def coverage(record: SampleRecord, watermark: int) -> Literal["new", "duplicate"
     if record.to_offset <= watermark:
         return "duplicate"
     return "new" if record.from_offset <= watermark else "gap"
+
+
+def must_be_forgotten(sample: Sample, forget: Forget) -> bool:
+    """By the event it came of, or by whose it is."""
+    return sample.event_id in forget.event_ids or (forget.user is not None and sample.user == forget.user)

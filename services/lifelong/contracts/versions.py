@@ -93,6 +93,24 @@ class VersionEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     num_samples: int = 0
 
 
+def version_event(
+    manifest: Manifest, change: Literal["committed", "rejected", "promoted", "rolled-back"], time: float
+) -> VersionEvent:
+    return VersionEvent(
+        line=manifest.line,
+        number=manifest.number,
+        kind=manifest.kind,
+        change=change,
+        time=time,
+        parent=manifest.parent,
+        weights_sha256=manifest.weights_sha256,
+        verdict=manifest.verdict,
+        counts=manifest.counts,
+        newest_event_time=manifest.newest_event_time,
+        num_samples=sum(len(batch.samples) for batch in manifest.batches),
+    )
+
+
 def version_key(line: str, number: int) -> str:
     """``line@number``: how a version is named in requests, outputs, logs and record keys."""
     return f"{line}@{number}"

@@ -15,12 +15,14 @@ from lifelong.config.shared import (
     MetricsSettings,
     RedisSettings,
 )
-from lifelong.model.settings import AdapterSettings, ModelSettings
+from lifelong.model.settings import ModelSettings
 
 
 class DistillerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_layers: Annotated[float, Meta(gt=0, le=1)] = 0.7
     """Share of the base's layers that the student keeps; a block of the least needed ones is left out."""
+    rank: Annotated[int, Meta(ge=1)] = 16
+    """Of the student's adapter, which sits on all its layers: it has more to make up for than the online learner."""
     alpha: Annotated[float, Meta(ge=0, le=1)] = 0.5
     """α of L = α CE + (1-α) T² KL: 0 listens to the teacher only, 1 to the data only."""
     temperature: Annotated[float, Meta(gt=0)] = 2.0
@@ -57,6 +59,4 @@ class Settings(msgspec.Struct, frozen=True):
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
     model: ModelSettings = ModelSettings()
-    adapter: AdapterSettings = AdapterSettings(rank=16, alpha=32, fraction=1.0)
-    """Of the student. It has more to make up for than the online learner, so more of it learns."""
     distiller: DistillerSettings = DistillerSettings()

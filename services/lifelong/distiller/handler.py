@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from lifelong.contracts.samples import Sample, SampleRecord, coverage
+from lifelong.contracts.events import Forget
+from lifelong.contracts.samples import Sample, SampleRecord, coverage, must_be_forgotten
 from lifelong.contracts.versions import Manifest, Verdict
 from lifelong.distiller.config import DistillerSettings
 from lifelong.distiller.round import Scores, distil, score
@@ -19,10 +20,12 @@ from lifelong.learning.settings import LearningSettings
 from lifelong.model.adapter import (
     WEIGHTS_FILE,
     adapter_files,
+    adapter_state,
     load_adapter_state,
     pack_state,
     unpack_state,
 )
+from lifelong.model.hashing import combined_sha256, tensor_hashes
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 BUFFER_FILE = "buffer.json"
@@ -76,6 +79,8 @@ class Distiller:
         if fate != "new":
             return fate
         self.watermarks[record.source_partition] = record.to_offset
+        if record.forget is not None:
+            self._forget(record.forget)
         for sample in record.samples:
             if self._student.num_targets(sample) == 0:
                 continue
@@ -86,10 +91,6 @@ class Distiller:
             self._newest_event_time = max(self._newest_event_time or 0.0, sample.event_time)
             self._last_change = now
         return fate
-
-    def forget(self, is_unwanted: Callable[[Sample], bool]) -> int:
-        """Take samples out of the buffer, so that they are not distilled on again; how many there were."""
-        return len(self._buffer.remove(is_unwanted)) + len(self._judged.remove(is_unwanted))
 
     def is_due(self, teacher: str, now: float) -> bool:
         """Whether a round is worth its time: there is something to teach that the student was not taught yet."""
@@ -141,8 +142,11 @@ class Distiller:
             self._restore_snapshot(parent)
         self._last_teacher, self._last_round = draft.teacher, now
         self.counts["accepted" if verdict.accepted else "rejected"] += 1
+        hashes = tensor_hashes(adapter_state(self._model))
         manifest = msgspec.structs.replace(
             draft,
+            tensors=hashes,
+            weights_sha256=combined_sha256(hashes),
             watermarks=dict(self.watermarks),
             positions=dict(self.positions),
             counts=dict(self.counts),
@@ -162,6 +166,11 @@ class Distiller:
         self.watermarks, self.positions = dict(manifest.watermarks), dict(manifest.positions)
         self.counts = Counter(manifest.counts)
         self._newest_event_time, self._last_teacher = manifest.newest_event_time, manifest.teacher
+
+    def _forget(self, forget: Forget) -> None:
+        """Not to be distilled on again. What the student has of it already goes with the teacher's next version."""
+        for kept in (self._buffer, self._judged):
+            kept.remove(lambda sample: must_be_forgotten(sample, forget))
 
     def _judge(self, before: Scores, after: Scores) -> Verdict:
         was, is_now = before.loss(self._settings), after.loss(self._settings)
