@@ -98,7 +98,7 @@ def test_sections_of_other_processes_are_left_to_them(tmp_path: Path) -> None:
     assert load(Settings, path=path, environ=environ(DISTILLER__ALPHA="0.5")) == Settings()
 
 
-@pytest.mark.parametrize("name", ["CONFIG", "HOME", "CACHE"])
+@pytest.mark.parametrize("name", ["CONFIG", "HOME", "CACHE", "HTTP"])
 def test_variables_that_are_no_settings(name: str, tmp_path: Path) -> None:
     assert load(Settings, environ=environ(**{name: str(toml(tmp_path, ""))})) == Settings()
 
