@@ -12,6 +12,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaConfigurationError, KafkaError
 
 from lifelong.contracts.topics import MAX_MESSAGE_BYTES
+from lifelong.errors import ConfigError
 from lifelong.local.child import Child, ChildFailedError, check_free, last_lines, spawn, stop, wait_until
 from lifelong.local.disk import MEND, check_room, naming_full_disk
 from lifelong.local.java import find_java
@@ -54,6 +55,9 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
+# After a kill the controller waits so long for the broker that was, before it lets the new one register.
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
 
 # The cleaner takes its buffer at start, half of this heap by default.
 log.cleaner.dedupe.buffer.size=16777216
@@ -162,6 +166,18 @@ class KafkaBroker:
     def _is_ready(self) -> bool:
         # The client waits long for a broker that is not there: ask it only once somebody listens.
         return is_open(self._port) and answers(self.address)
+
+
+def is_reachable(bootstrap_servers: str) -> bool:
+    """Whether somebody takes connections at one of them at least. Says nothing of security settings: a client of
+    somebody else's Kafka has its own."""
+    for server in bootstrap_servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdecimal():
+            raise ConfigError("kafka", f"expected host:port[,host:port], got {bootstrap_servers!r}")
+        if is_open(int(port), host.strip("[]"), timeout_seconds=5):
+            return True
+    return False
 
 
 def answers(bootstrap_servers: str, timeout_seconds: float = 5) -> bool:

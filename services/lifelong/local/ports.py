@@ -31,10 +31,10 @@ def is_free(port: int) -> bool:
     return True
 
 
-def is_open(port: int) -> bool:
-    """Whether somebody answers there."""
+def is_open(port: int, host: str = HOST, timeout_seconds: float = 1) -> bool:
+    """Whether somebody takes connections there."""
     try:
-        socket.create_connection((HOST, port), timeout=1).close()
+        socket.create_connection((host, port), timeout_seconds).close()
     except OSError:
         return False
     return True

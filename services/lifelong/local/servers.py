@@ -19,6 +19,10 @@ class Servers:
         self.redis = redis
         self._children = children
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(child.pid for child in self._children)
+
     def stop(self) -> None:
         for child in reversed(self._children):
             stop(child)

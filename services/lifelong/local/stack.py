@@ -185,7 +185,7 @@ class LocalStack:
     def _start_kafka(self, state: State) -> State:
         if KAFKA in state.foreign:
             self._progress(f"Kafka at {state.kafka}")
-            if not kafka.answers(state.kafka):
+            if not kafka.is_reachable(state.kafka):
                 raise MissingPartError(f"no Kafka answers at {state.kafka}: start it, or leave out --kafka for our own")
             return state
         if state.child(KAFKA):
