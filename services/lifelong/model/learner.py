@@ -62,7 +62,7 @@ class AdapterLearner:
     def _packed_logits(self, encoded: Sequence[Encoded]) -> Logits:
         packed = pack(encoded, self.base.device)
         # The head is a fifth of a small model: it works only where something is to be predicted.
-        columns_C, column_N = packed.source_N.unique(return_inverse=True)
+        columns_C, column_N = torch.unique(packed.source_N, return_inverse=True)
         logits_CV = self.model(
             input_ids=packed.input_ids_1T,
             position_ids=packed.position_ids_1T,

@@ -13,7 +13,7 @@ import torch
 
 from lifelong.contracts import topics
 from lifelong.contracts.versions import Manifest, VersionEvent, version_key
-from lifelong.errors import DecodeError, LifelongError, UnreachableError
+from lifelong.errors import DecodeError, UnreachableError
 from lifelong.model.base import load_base
 from lifelong.model.learner import AdapterLearner
 from lifelong.registry.artifacts import open_store
@@ -24,6 +24,7 @@ from lifelong.runtime.clock import Clock, SystemClock
 from lifelong.runtime.health import Health, HealthServer
 from lifelong.runtime.metrics import Metrics
 from lifelong.stream.base import Partition, Record, Sink, Source
+from lifelong.stream.dead_letters import DeadLetters
 from lifelong.stream.kafka import KafkaSink, KafkaSource
 from lifelong.trainer.config import Settings
 from lifelong.trainer.handler import Candidate, Trainer
@@ -68,7 +69,7 @@ class TrainerApp:
         self._heartbeat = heartbeat
         self._line = settings.line.name
         self._observed = Observed(metrics, self._line, clock)
-        self._num_undecodable = 0
+        self._dead_letters = DeadLetters(sink, "trainer", metrics)
         self._trainer: Trainer | None = None
         health.details = self._details
 
@@ -100,7 +101,8 @@ class TrainerApp:
         """Take up the line where its newest version left it, and finish what a predecessor may have left undone."""
         newest = self._registry.newest(self._line)
         settings = self._settings
-        torch.use_deterministic_algorithms(True)
+        # On a GPU some sums have no deterministic kernel; the promise is for CPUs.
+        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         if settings.model.threads:
             torch.set_num_threads(settings.model.threads)
         model = as_recorded(settings.model, newest) if newest else with_dtype(settings.model, settings.adapter)
@@ -136,9 +138,12 @@ class TrainerApp:
 
     def _take(self, trainer: Trainer, record: Record) -> None:
         try:
-            self._observed.taken(record, trainer.take(record))
+            found = trainer.take(record)
         except DecodeError as error:
             self._dead_letter(trainer, record, error)
+            return
+        self._observed.taken(record, found)
+        self._dead_letters.note_good()
 
     def _learn(self, trainer: Trainer, trigger: Trigger, writer: Writer, stop: threading.Event) -> None:
         def on_step(step: int) -> None:
@@ -209,19 +214,6 @@ class TrainerApp:
         self._sink.flush()
 
     def _dead_letter(self, trainer: Trainer, record: Record, error: DecodeError) -> None:
-        headers = {
-            topics.DLQ_HEADER_TOPIC: record.topic,
-            topics.DLQ_HEADER_PARTITION: str(record.partition),
-            topics.DLQ_HEADER_OFFSET: str(record.offset),
-            topics.DLQ_HEADER_REASON: error.reason,
-            topics.DLQ_HEADER_DETAIL: error.detail[:1000],
-            topics.DLQ_HEADER_PROCESS: "trainer",
-        }
-        letter = topics.dead_letter_topic(topics.SAMPLES).name
-        encoded = [(name, text.encode()) for name, text in headers.items()]
-        self._sink.send(letter, record.value, key=record.key, headers=encoded)
-        self._sink.flush()
-        self._observed.dead_letter(error.reason)
         log.error(
             "%s partition %d offset %d cannot be decoded (%s). Source partition %d stands still at offset %d until the "
             "collector sends what this record covered again: set its group back to that offset",
@@ -232,12 +224,8 @@ class TrainerApp:
             record.partition,
             trainer.intake.watermarks.get(record.partition, 0),
         )
-        self._num_undecodable += 1
-        if self._num_undecodable > self._settings.trainer.undecodable_limit:
-            raise LifelongError(
-                f"{self._num_undecodable} samples records could not be decoded, the last: {error}; this trainer and "
-                "the collector do not speak the same contract"
-            )
+        self._dead_letters.send(record, error)
+        self._sink.flush()
 
     def _details(self) -> dict[str, object]:
         trainer = self._trainer

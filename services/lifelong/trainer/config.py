@@ -32,8 +32,6 @@ class TrainerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anchor_prompts: tuple[str, ...] = ()
     """Questions whose answers by the base are kept as they are, in the language of your users. Empty: a built-in set
     in English. Read once, when a line begins."""
-    undecodable_limit: Annotated[int, Meta(ge=0)] = 100
-    """Records that may go to the dead letters before the trainer stops: so many are no accident but a wrong reader."""
 
 
 class Settings(msgspec.Struct, frozen=True):

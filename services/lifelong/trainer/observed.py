@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 from lifelong.contracts import metrics as names
-from lifelong.contracts import topics
 from lifelong.registry.base import PointerState
 from lifelong.runtime.clock import Clock
 from lifelong.runtime.metrics import Metrics
@@ -37,10 +36,6 @@ class Observed:
             self._metrics.count(names.SAMPLE_DUPLICATES)
         elif found == "gap":
             self._metrics.count(names.SAMPLE_GAPS)
-
-    def dead_letter(self, reason: str) -> None:
-        self._metrics.count(names.RECORDS, topic=topics.SAMPLES.name)
-        self._metrics.count(names.DEAD_LETTERS, topic=topics.SAMPLES.name, reason=reason)
 
     def waiting(self, trainer: Trainer, pending: Mapping[Partition, int]) -> None:
         self._metrics.set(names.PENDING_SAMPLES, trainer.intake.num_samples)

@@ -1,0 +1,63 @@
+"""The base's own answers, and how far the model is from them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lifelong.learning import anchor
+from lifelong.learning.distill import kl_divergence
+from lifelong.learning.meter import base_kl
+
+
+def make(prompts=anchor.PROMPTS):
+    return anchor.make_anchors(lambda asked: [f"Answer to {prompt}" for prompt in asked], prompts)
+
+
+def test_learnt_and_judged_share_nothing_and_are_all():
+    anchors = make()
+    learnt, judged = anchor.learnt(anchors), anchor.judged(anchors)
+    assert len(learnt) + len(judged) == len(anchors) == len(anchor.PROMPTS)
+    assert len(judged) >= 5
+    assert not {a.id for a in learnt} & {a.id for a in judged}
+
+
+def test_a_prompt_without_an_answer_makes_no_anchor():
+    anchors = anchor.make_anchors(lambda prompts: ["yes", " ", "no"], ["a", "b", "c"])
+    assert [a.messages[1].content for a in anchors] == ["yes", "no"]
+
+
+def test_draws_are_a_function_of_seed_and_version():
+    anchors = make()
+    drawn = anchor.draw(anchors, 3, seed=1, version=5)
+    assert drawn == anchor.draw(anchors, 3, seed=1, version=5)
+    assert len({a.id for a in drawn}) == 3
+    assert any(anchor.draw(anchors, 3, seed=1, version=number) != drawn for number in range(5))
+    assert not {a.id for a in drawn} & {a.id for a in anchor.judged(anchors)}
+
+
+def test_the_base_answers_whatever_was_learnt_and_whoever_else_is_asked(new_learner):
+    learner, other = new_learner(), new_learner()
+    with torch.no_grad():
+        for parameter in other.parameters.values():
+            parameter.mul_(-3.0)
+    together = learner.base_answers(anchor.PROMPTS)
+    assert any(together)
+    assert other.base_answers(anchor.PROMPTS) == together
+    assert [learner.base_answers([prompt])[0] for prompt in anchor.PROMPTS[:4]] == together[:4]
+
+
+def test_kl_from_the_base_is_zero_only_without_learning(learner, new_sample):
+    samples = [new_sample(1), new_sample(2)]
+    by_hand = kl_divergence(
+        torch.cat([learner.logits([sample], base=True).logits_NV for sample in samples]),
+        torch.cat([learner.logits([sample]).logits_NV for sample in samples]),
+    )
+    found = base_kl(learner, samples)
+    assert found == pytest.approx(by_hand.item(), rel=1e-3)
+    assert found > 0.001
+    with torch.no_grad():
+        for name, parameter in learner.parameters.items():
+            if ".lora_B." in name:
+                parameter.zero_()
+    assert base_kl(learner, samples) == pytest.approx(0.0, abs=1e-6)
