@@ -14,9 +14,10 @@ Redis Cluster, so that scripts may touch several of them.
 | ``lifelong:memory:{line}:forgotten`` | set of event ids that were forgotten | collector | for ever |
 | ``lifelong:memory:{line}:user:<user>`` | set of entry ids | collector | until forgotten |
 | ``lifelong:memory:{line}:event:<event id>`` | set of entry ids | collector | until forgotten |
-| ``lifelong:collector:{line}:seen:<hash>`` | string: position first seen | collector | dedupe window |
-| ``lifelong:collector:{line}:signature:<position>`` | string: MinHash bytes | collector | dedupe window |
-| ``lifelong:collector:{line}:label:<task>:<observation id>`` | string: half of it | collector | join window |
+| ``lifelong:collector:{line}:seen:<event or content hash>`` | list: position first seen, time | collector | window |
+| ``lifelong:collector:{line}:seen:<band hash>`` | sorted set: position of a new document by time | collector | window |
+| ``lifelong:collector:{line}:signature:<position>`` | hash: verdict, MinHash values | collector | window |
+| ``lifelong:collector:{line}:label:<task>:<observation id>`` | hash: half of it by offset | collector | window |
 | ``lifelong:outputs:{line}:output:<id>`` | string: JSON of the output | inference | days |
 """
 

@@ -1,0 +1,37 @@
+"""What the collector shows of itself on its metrics port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lifelong.collector.handler import Handled
+from lifelong.contracts import metrics as names
+from lifelong.runtime.clock import Clock
+from lifelong.runtime.metrics import Metrics
+from lifelong.stream.base import Partition, Record
+
+
+class Observed:
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._last_time: dict[Partition, float] = {}
+
+    def collected(
+        self, records: Sequence[Record], handled: Sequence[Handled], masked: Mapping[str, int], seconds: float
+    ) -> None:
+        """One poll, once everything of it is written and acknowledged."""
+        for record, one in zip(records, handled, strict=True):
+            self._metrics.count(names.RECORDS, topic=record.topic)
+            self._metrics.count(names.EVENTS, type=one.type, outcome=one.record.outcome)
+            self._last_time[Partition(record.topic, record.partition)] = record.time
+        for kind, number in masked.items():
+            self._metrics.count(names.MASKED, number, kind=kind)
+        self._metrics.observe(names.COLLECT_SECONDS, seconds)
+
+    def waiting(self, pending: Mapping[Partition, int]) -> None:
+        for partition, num_records in pending.items():
+            labels = {"topic": partition.topic, "partition": str(partition.number)}
+            last = self._last_time.get(partition, self._clock.now())
+            self._metrics.set(names.LAG_RECORDS, num_records, **labels)
+            self._metrics.set(names.LAG_SECONDS, max(0.0, self._clock.now() - last) if num_records else 0.0, **labels)
