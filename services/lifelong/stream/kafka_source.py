@@ -146,13 +146,16 @@ class KafkaGroupSource(_KafkaReader):
         self._committed: dict[TopicPartition, int | None] = {}
         # Assigned in a callback on the client's own thread, where nothing may block; looked up in the next poll.
         self._to_look_up: set[TopicPartition] = set()
+        self._held: list[Record] = []
         self._generation = 0
         self._consumer.subscribe(list(self._topics), listener=_Listener(self))
 
     def poll(self, timeout_seconds: float, max_records: int = 500) -> list[Record]:
-        records = super().poll(timeout_seconds, max_records)
+        # Polled already, and lost if the look-up failed without them being kept for the next call.
+        self._held = self._held or super().poll(timeout_seconds, max_records)
         if self._to_look_up:
             self._look_up()
+        records, self._held = self._held, []
         return records
 
     @property
