@@ -131,7 +131,10 @@ def published(bootstrap_servers: str) -> list[bytes]:
         consumer.close()
 
 
-def test_data_survives_a_stop_a_kill_and_other_ports(tmp_path: Path) -> None:
+def test_data_survives_a_stop_a_kill_and_other_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Names that Java and its properties files find hard, in the locale of a bare container.
+    tmp_path = tmp_path / "a näme with 日本語 and 🙂"
+    monkeypatch.setenv("LC_ALL", "C")
     with start_servers(tmp_path) as servers:
         first = servers
         make_topics(servers.kafka)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import uuid
@@ -99,6 +100,7 @@ class KafkaBroker:
 
         Raises:
             MissingPartError: no Java, or no Kafka and no network.
+            ConfigError: Kafka cannot keep its data in a folder of this name.
             DiskFullError: there is no room for its data.
             AlreadyRunningError: another broker works on this folder.
             ChildFailedError: it did not come up; names the mend where it is known.
@@ -106,7 +108,7 @@ class KafkaBroker:
         lock = self._folder / "broker.lock"
         check_free("kafka", lock)
         with naming_full_disk(self._folder):
-            child = spawn("kafka", self._prepare(), log=self._log, lock=lock)
+            child = spawn("kafka", self._prepare(), log=self._log, lock=lock, env=_environment())
         try:
             wait_until(child, self._is_ready, timeout_seconds=_READY_TIMEOUT_SECONDS, diagnose=diagnose)
         except BaseException:
@@ -116,6 +118,8 @@ class KafkaBroker:
 
     def _prepare(self) -> tuple[str, ...]:
         """The command to run, once everything that it reads is in its place."""
+        if "," in str(self._folder):
+            raise ConfigError("home", f"Kafka takes a comma for the end of a path: choose another than {self._folder}")
         java = find_java()
         class_path = ":".join(str(path) for path in kafka_jars())
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -140,6 +144,7 @@ class KafkaBroker:
             [*command, f"--cluster-id={cluster_id}", f"--config={properties}"],
             capture_output=True,
             text=True,
+            env=_environment(),
             check=False,
         )
         if done.returncode:
@@ -157,7 +162,7 @@ class KafkaBroker:
                 host=HOST,
                 port=self._port,
                 controller_port=self._controller_port,
-                data=data,
+                data=_escape(str(data)),
                 max_message_bytes=MAX_MESSAGE_BYTES,
             )
         )
@@ -166,6 +171,18 @@ class KafkaBroker:
     def _is_ready(self) -> bool:
         # The client waits long for a broker that is not there: ask it only once somebody listens.
         return is_open(self._port) and answers(self.address)
+
+
+def _environment() -> dict[str, str]:
+    # In the C locale Java cannot name a file outside ASCII.
+    return {**os.environ, "LC_ALL": "C.UTF-8"}
+
+
+def _escape(value: str) -> str:
+    """For a Java properties file, which is Latin-1 and takes the rest as UTF-16 units."""
+    units = value.replace("\\", "\\\\").encode("utf-16-be")
+    numbers = (int.from_bytes(units[i : i + 2], "big") for i in range(0, len(units), 2))
+    return "".join(chr(number) if number < 128 else f"\\u{number:04x}" for number in numbers)
 
 
 def is_reachable(bootstrap_servers: str) -> bool:
