@@ -50,6 +50,10 @@ class DeadLetters:
         self._limit = limit
         self._window: deque[bool] = deque(maxlen=limit.window_records)
 
+    def flush(self) -> None:
+        """Blocks until all letters are out."""
+        self._sink.flush()
+
     def note_good(self) -> None:
         """A record that could be read."""
         self._window.append(False)

@@ -1,0 +1,66 @@
+"""What is remembered, put before the model as something it can use.
+
+A question that was answered before becomes a turn of the conversation, asked and answered just before the question at
+hand: small models follow an example far better than an instruction. Anything else becomes a note before everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lifelong.contracts.events import Message
+from lifelong.contracts.requests import UsedMemory
+from lifelong.inference.config import MemorySettings
+from lifelong.memory.base import Hit
+from lifelong.memory.index import MemoryIndex
+from lifelong.runtime.clock import Clock
+
+
+class Recall:
+    def __init__(self, index: MemoryIndex, settings: MemorySettings, clock: Clock) -> None:
+        self._index = index
+        self._settings = settings
+        self._clock = clock
+
+    def search(self, messages: Sequence[Message], user: str | None) -> list[Hit]:
+        """By the last thing the user said; only memories that this user may see."""
+        question = next((message.content for message in reversed(messages) if message.role == "user"), None)
+        if question is None or not self._settings.entries:
+            return []
+        return self._index.search(
+            question,
+            user=user,
+            k=self._settings.entries,
+            min_score=self._settings.min_score,
+            now=self._clock.now(),
+        )
+
+    def put_before(self, messages: Sequence[Message], hits: Sequence[Hit]) -> tuple[Message, ...]:
+        if not hits:
+            return tuple(messages)
+        system = [message for message in messages if message.role == "system"]
+        rest = [message for message in messages if message.role != "system"]
+        turns: list[Message] = []
+        notes: list[str] = []
+        # The best match last: what stands nearest to the question weighs most.
+        for hit in reversed(hits):
+            entry = hit.entry
+            if entry.question is not None and entry.answer is not None:
+                turns.append(Message("user", self._cut(entry.question)))
+                turns.append(Message("assistant", self._cut(entry.answer)))
+            else:
+                notes.append(f"- {self._cut(entry.text)}")
+        if notes:
+            note = "\n".join(["Use these notes if they help to answer:", *notes])
+            before = "\n\n".join([*(message.content for message in system), note])
+            system = [Message("system", before)]
+        # Before the question, after what was said up to then.
+        return (*system, *rest[:-1], *turns, *rest[-1:])
+
+    def _cut(self, text: str) -> str:
+        limit = self._settings.max_chars
+        return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def used(hits: Sequence[Hit]) -> tuple[UsedMemory, ...]:
+    return tuple(UsedMemory(hit.entry.id, hit.entry.event_id, round(hit.score, 4)) for hit in hits)

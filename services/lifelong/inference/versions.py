@@ -1,0 +1,207 @@
+"""Which versions answer: the live one of each line, always newest, and any other on demand.
+
+A version is loaded, checked against its hashes and warmed beside the one that answers, then the name is flipped. Every
+request keeps the version it began with. Where a new version cannot be had, the old one goes on answering, and
+``trouble`` says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+from lifelong.contracts import metrics as names
+from lifelong.contracts.versions import Manifest, parse_version_key, version_key
+from lifelong.errors import LifelongError, OverloadedError, RegistryError, UnknownVersionError
+from lifelong.model.adapter import CONFIG_FILE, WEIGHTS_FILE, unpack_settings, unpack_state
+from lifelong.model.base import BaseModel
+from lifelong.model.engine import Engine, Generation
+from lifelong.model.ring import GenerationRing
+from lifelong.model.student import build_student
+from lifelong.registry.base import PointerState
+from lifelong.registry.registry import Registry
+from lifelong.runtime.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Held(NamedTuple):
+    """A version held for one request; ``generation`` must be released."""
+
+    generation: Generation
+    manifest: Manifest | None
+    """``None``: the base before anything was learned."""
+
+
+class Versions:
+    """``refresh`` is called by one thread, ``hold`` by any number; ``hold`` may block while it loads.
+
+    Args:
+        bare_base: of the main line, never with an adapter on it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        bare_base: BaseModel,
+        registry: Registry,
+        metrics: Metrics,
+        *,
+        line: str,
+        student_line: str,
+        num_hot: int,
+        num_pinned: int,
+    ) -> None:
+        self._engine = engine
+        self._base = bare_base
+        self._registry = registry
+        self._metrics = metrics
+        self.line = line
+        self.student_line = student_line
+        self._ring = GenerationRing(engine, keep=num_hot)
+        self._num_pinned = num_pinned
+        self._loading = threading.Lock()
+        self._pinned: OrderedDict[str, Generation] = OrderedDict()
+        self._manifests: dict[str, Manifest | None] = {}
+        self._students: dict[str, BaseModel] = {}
+        self._epochs: dict[str, int] = {}
+        self._live: dict[str, int] = {}
+        self.trouble: dict[str, str] = {}
+        """Line → why its newest version does not answer."""
+
+    # -- by the thread that follows the pointers -------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Serve what is live now. Never raises for a version that cannot be had: see ``trouble``."""
+        for line in (self.line, self.student_line):
+            try:
+                self._refresh(line, self._registry.state(line))
+                self.trouble.pop(line, None)
+            except (LifelongError, ValueError, RuntimeError) as error:
+                if self.trouble.get(line) != str(error):
+                    log.warning("%s: %s", line, error)
+                self.trouble[line] = str(error)
+        if self._ring.current(self.line) is None:
+            # Whatever is wrong with the versions: the base was there before all of them.
+            self._ring.flip(self.line, self._load(self.line, 0))
+        self._metrics.set(names.GENERATIONS, len(self._engine.generations()))
+
+    def _refresh(self, line: str, state: PointerState) -> None:
+        if state.epoch < self._epochs.get(line, 0):
+            raise RegistryError(f"the pointer is of epoch {state.epoch}, {self._epochs[line]} was seen: not followed")
+        self._epochs[line] = state.epoch
+        self._live[line] = state.live
+        self._metrics.set(names.VERSION, state.candidate, line=line, pointer="committed")
+        if line == self.student_line and state.live == 0:
+            return  # Nothing was distilled yet.
+        key = version_key(line, state.live)
+        if self._ring.current(line) == key and self._is_well(key):
+            return
+        generation = self._ring.find(key) or self._load(line, state.live)
+        self._ring.flip(line, generation)
+        self._metrics.set(names.VERSION, state.live, line=line, pointer="live")
+        if state.moved:
+            self._metrics.observe(names.SWAP_SECONDS, max(0.0, self._registry.clock.now() - state.moved), line=line)
+        log.info("%s answers", key)
+
+    def _is_well(self, key: str) -> bool:
+        generation = self._ring.find(key)
+        if generation is None:
+            return False
+        generation.release()
+        return True
+
+    # -- by those who answer ---------------------------------------------------------------------------------------
+
+    def hold(self, model: str | None) -> Held:
+        """The version that a request names: a line, ``line@number``, or ``None`` for the main line.
+
+        Raises:
+            UnknownVersionError: there is no such version. CorruptVersionError: its files are gone or damaged.
+            OverloadedError: it is being replaced at this moment.
+        """
+        try:
+            line, number = parse_version_key(model or self.line)
+        except ValueError as error:
+            raise UnknownVersionError(str(error)) from error
+        if line not in (self.line, self.student_line):
+            raise UnknownVersionError(f"no model {model!r}: there are {self.line} and {self.student_line}")
+        if number is None:
+            key = self._ring.current(line)
+            if key is None:
+                raise UnknownVersionError(f"{line} has no version yet")
+            generation = self._ring.find(key)
+            if generation is None:
+                raise OverloadedError(f"{key} is being replaced; ask again")
+        else:
+            key = version_key(line, number)
+            generation = self._ring.find(key) or self._pin(line, number)
+        return Held(generation, self._manifests.get(key))
+
+    def models(self) -> list[str]:
+        """All names that can be asked for at once: lines, and versions in memory."""
+        lines = [line for line in (self.line, self.student_line) if self._ring.current(line)]
+        return lines + sorted({generation.key for generation in self._engine.generations()})
+
+    def exists(self, model: str) -> bool:
+        try:
+            line, number = parse_version_key(model)
+            if line not in (self.line, self.student_line):
+                return False
+            if number is None:
+                return self._ring.current(line) is not None
+            if number == 0:
+                return line == self.line
+            self._registry.manifest(line, number)
+        except (ValueError, UnknownVersionError):
+            return False
+        return True
+
+    def live(self, line: str) -> tuple[str | None, Manifest | None, int]:
+        """(key of what answers, its manifest, the number that the pointer names)."""
+        key = self._ring.current(line)
+        return key, self._manifests.get(key or ""), self._live.get(line, 0)
+
+    def _pin(self, line: str, number: int) -> Generation:
+        key = version_key(line, number)
+        with self._loading:
+            generation = self._pinned.get(key)
+            if generation is None or generation.failure is not None:
+                generation = self._load(line, number)
+                self._pinned[key] = generation
+            self._pinned.move_to_end(key)
+            while len(self._pinned) > self._num_pinned:
+                _, oldest = self._pinned.popitem(last=False)
+                oldest.release()
+            if not generation.hold():
+                raise OverloadedError(f"{key} is being replaced; ask again")
+            return generation
+
+    def _load(self, line: str, number: int) -> Generation:
+        """Held for the caller."""
+        key = version_key(line, number)
+        if number == 0:
+            if line != self.line:
+                raise UnknownVersionError(f"{key}: a student is only there once it was distilled")
+            self._manifests[key] = None
+            return self._engine.load(key, None)
+        manifest = self._registry.manifest(line, number)
+        config = self._registry.weights(manifest, CONFIG_FILE)
+        state = unpack_state(self._registry.weights(manifest, WEIGHTS_FILE))
+        base = self._base if manifest.kind != "student" else self._student_base(manifest)
+        if manifest.base_sha256 != base.sha256:
+            raise RegistryError(
+                f"{key} was learned on {manifest.base} ({manifest.base_sha256[:12]}), this server has {base.name} "
+                f"({base.sha256[:12]}): set model.name and model.revision to the same everywhere"
+            )
+        adapter = unpack_settings(config, base.num_layers)
+        self._manifests[key] = manifest
+        return self._engine.load(key, state, base=base, adapter=adapter)
+
+    def _student_base(self, manifest: Manifest) -> BaseModel:
+        layers = manifest.settings["kept_layers"]
+        if layers not in self._students:
+            self._students[layers] = build_student(self._base, [int(layer) for layer in layers.split(",")]).base
+        return self._students[layers]
