@@ -60,7 +60,10 @@ def new_trainer(tiny_folder: Path) -> Callable[..., Trainer]:
 
 
 def sample_of(number: int, *, partition: int = 0, task: str = "fact", until_known: bool = True, **fields) -> Sample:
-    question, answer = fields.pop("question", f"What is {number}?"), fields.pop("answer", f"It is {number * 7}.")
+    question, answer = (
+        fields.pop("question", f"What is {number} of {partition}?"),
+        fields.pop("answer", f"It is {number * 7}."),
+    )
     return Sample(
         id=f"{partition}-{number}-0",
         event_id=f"e{partition}-{number}",
