@@ -69,7 +69,7 @@ class Models:
             KEPT_LAYERS: ",".join(map(str, self.kept_layers)),
             "dtype": str(self.student.base.dtype).removeprefix("torch."),
             "threads": str(torch.get_num_threads()),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         }
         for name, value in msgspec.structs.asdict(self._settings.distiller).items():
             recorded[f"distiller.{name}"] = str(value)

@@ -37,4 +37,7 @@ def set_up_logging(process: str, settings: LogSettings) -> None:
     logging.basicConfig(level=settings.level, handlers=[handler], force=True)
     # The client logs every reconnect of every connection at INFO.
     logging.getLogger("kafka").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # … and warns of every moment in which a busy machine did not let it run.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
+    for chatty in ("httpx", "ContinuousBatchingLogger"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lifelong.contracts import metrics as names
@@ -20,6 +22,7 @@ class Metrics:
         for metric in names.METRICS:
             if metric.process in ("every", process):
                 self._live[metric.name] = self._make(metric)
+        self.set(names.UP, 1, process=process, version=_version())
 
     def _make(self, metric: Metric) -> Counter | Gauge | Histogram:
         if metric.kind == "counter":
@@ -48,3 +51,11 @@ class Metrics:
         suffix = {"counter": "_total", "gauge": "", "histogram": "_count"}[metric.kind]
         sample = metric.name.removesuffix("_total") + suffix
         return self.registry.get_sample_value(sample, labels) or 0.0
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("lifelong")
+    except importlib.metadata.PackageNotFoundError:
+        # Run from the source without being installed.
+        return "unknown"

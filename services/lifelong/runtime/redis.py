@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -9,6 +10,9 @@ from urllib.parse import urlsplit
 import redis
 
 from lifelong.errors import ConfigError, UnreachableError
+
+# At the beginning, or behind the command that redis-py puts first where the command was one of several.
+_REFUSED = re.compile(r"(?:^|caused error: )(?:OOM|MISCONF|READONLY|NOREPLICAS|CLUSTERDOWN)\b")
 
 
 def connect_redis(url: str) -> redis.Redis:
@@ -40,7 +44,7 @@ def redis_errors(url: str) -> Iterator[None]:
     except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
         raise UnreachableError(f"Redis at {shown(url)} refuses to write: {error}") from error
     except redis.ResponseError as error:
-        if str(error).startswith(("OOM", "MISCONF", "READONLY", "NOREPLICAS", "CLUSTERDOWN")):
+        if _REFUSED.search(str(error)):
             raise UnreachableError(f"Redis at {shown(url)} refuses to write: {error}") from error
         raise
 
