@@ -257,8 +257,8 @@ MEMORY = dashboard(
         Panel("Answers", m.MEMORY_HITS.about, (Query(rate(m.MEMORY_HITS, ("hit",)), "{{hit}}"),), stacked=True),
         Panel("Look-up", m.RETRIEVE_SECONDS.about, median_and_p95(m.RETRIEVE_SECONDS), "s"),
         Panel(
-            "Events that are remembered only",
-            "Facts and the like, of which no sample was made.",
+            "Remembered only",
+            "Events of which no sample could be made yet: observations that wait for their label.",
             (Query(rate(m.EVENTS, ("type",), outcome="memory-only"), "{{type}}"),),
         ),
         Panel(

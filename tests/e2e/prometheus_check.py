@@ -41,7 +41,7 @@ class Report(msgspec.Struct, frozen=True):
     """Place and expression → the reason from the file."""
     unexplained: list[ShippedQuery]
     firing: list[str]
-    """Alerts that are pending or firing."""
+    """Alerts. Each must hold for a minute at least before it fires, so in a shorter check none does."""
 
 
 def check_queries(
@@ -73,7 +73,7 @@ def check_queries(
                 report.explained[f"{query.place}: {query.expr}"] = reason
             else:
                 report.unexplained.append(query)
-        report.firing.extend(sorted(sample["metric"]["alertname"] for sample in ask("ALERTS")))
+        report.firing.extend(sorted(sample["metric"]["alertname"] for sample in ask('ALERTS{alertstate="firing"}')))
     return report
 
 

@@ -14,7 +14,7 @@ from tests.monitoring_files import DEPLOY, RULES, ShippedQuery
 from tests.programs import program
 
 from lifelong.config.shared import MetricsSettings
-from lifelong.contracts.metrics import METRICS
+from lifelong.contracts.metrics import METRICS, UP
 from lifelong.local.prometheus_config import scrape_config
 from lifelong.runtime.health import Health, HealthServer
 from lifelong.runtime.metrics import Metrics
@@ -101,3 +101,10 @@ def test_a_real_prometheus_finds_the_data_of_every_query(targets: dict[str, str]
     assert len(report.answered) > 60
     assert "alert LifelongLagging" in {query.place for query in report.at_rest}
     assert check_queries(targets, queries=[typo]).unexplained == [typo]
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_process_says_what_it_is_from_the_start(process: str) -> None:
+    samples = next(family.samples for family in Metrics(process).registry.collect() if family.name == UP.name)
+    assert [sample.labels["process"] for sample in samples] == [process]
+    assert samples[0].labels["version"]
