@@ -43,7 +43,7 @@ def make_http(
     api_keys: tuple[str, ...] = (),
 ) -> FastAPI:
     app = FastAPI(title="lifelong", docs_url="/docs", redoc_url=None)
-    refusals.install(app)
+    refusals.install(app, metrics)
 
     def authorised(authorization: str | None = Header(default=None)) -> None:
         given = (authorization or "").removeprefix("Bearer ").encode()

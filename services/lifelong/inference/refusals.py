@@ -9,10 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from lifelong.contracts import metrics as names
 from lifelong.errors import CorruptVersionError, OverloadedError, RegistryError, UnknownVersionError, UnreachableError
 from lifelong.inference.feedback import UnknownOutputError
 from lifelong.inference.handler import PromptTooLongError
 from lifelong.inference.wire import BadFieldError
+from lifelong.runtime.metrics import Metrics
 
 _TYPES = {
     400: "invalid_request_error",
@@ -55,13 +57,19 @@ def refusal(error: Exception) -> JSONResponse | None:
     return None
 
 
-def install(app: FastAPI) -> None:
-    """Every error of every route in this shape, those of the framework included."""
+def install(app: FastAPI, metrics: Metrics) -> None:
+    """Every error of every route in this shape, those of the framework included, and counted."""
+
+    def counted(request: Request, answer: JSONResponse) -> JSONResponse:
+        if request.url.path.startswith("/v1/"):
+            route = getattr(request.scope.get("route"), "name", "unknown")
+            metrics.count(names.REQUESTS, route=route, result=f"refused-{answer.status_code}")
+        return answer
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         answer = refusal(error)
         assert answer is not None
-        return answer
+        return counted(request, answer)
 
     for kind in (
         BadFieldError,
@@ -79,9 +87,12 @@ def install(app: FastAPI) -> None:
         first: dict[str, Any] = dict(error.errors()[0])
         place = [str(part) for part in first["loc"] if part != "body"]
         if first["type"] == "json_invalid":
-            return refuse(400, f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}")
+            problem = first.get("ctx", {}).get("error", first["msg"])
+            return counted(request, refuse(400, f"the body is not JSON: {problem}"))
         field = ".".join(place) or None
-        return refuse(400, f"{field or 'the body'}: {first['msg']}", param=field, code="invalid_value")
+        return counted(
+            request, refuse(400, f"{field or 'the body'}: {first['msg']}", param=field, code="invalid_value")
+        )
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
@@ -90,8 +101,8 @@ def install(app: FastAPI) -> None:
             message = f"no route {request.method} {request.url.path}"
         elif error.status_code == 405:
             message = f"{request.method} is not allowed on {request.url.path}"
-        return refuse(error.status_code, message, headers=dict(error.headers or {}))
+        return counted(request, refuse(error.status_code, message, headers=dict(error.headers or {})))
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return refuse(500, "internal error; the server's log says more", code="internal_error")
+        return counted(request, refuse(500, "internal error; the server's log says more", code="internal_error"))

@@ -67,6 +67,8 @@ class RequestTopic:
         positions: dict[Partition, int] = {}
         for record in records:
             self._metrics.count(names.RECORDS, topic=record.topic)
+            lag = max(0.0, self._clock.now() - record.time)
+            self._metrics.set(names.LAG_SECONDS, lag, topic=record.topic, partition=str(record.partition))
             found = self._begin(record, stop)
             if stop.is_set() and found is None:
                 break  # Not answered: whoever comes next does it.
