@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from lifelong.client import Client
+import httpx
+
+from lifelong.client import Answer, Client, RequestError
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts import topics
 from lifelong.contracts.codec import decode
@@ -15,13 +17,13 @@ from lifelong.contracts.events import Document, EventData, Feedback, Message
 from lifelong.contracts.versions import VersionEvent, parse_version_key
 from lifelong.demo.facts import BrowserFact, choose
 from lifelong.demo.summary import Asked, Summary
-from lifelong.errors import LifelongError
+from lifelong.errors import LifelongError, OverloadedError
 from lifelong.stream.kafka import KafkaSink, KafkaSource
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 
 ANSWER_TOKENS = 24
+_PATIENCE_SECONDS = 120.0
 
 
 class DemoError(LifelongError):
@@ -108,7 +110,7 @@ class Story:
     def _ask_before(self) -> None:
         self._say("[bold]1. What the model answers before[/bold] (memory off)")
         for asked, fact in zip(self.summary.asked, self._taught, strict=True):
-            answer = self._client.ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS)
+            answer = self._ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS)
             self.summary.version_before = answer.version
             asked.before, asked.knew_before = answer.text, fact.is_told_by(answer.text)
             self._show(fact, answer.text, asked.knew_before)
@@ -135,11 +137,11 @@ class Story:
         # The collector has to see the events first; the last correction stands for all.
         self._until(
             "the corrections are in memory",
-            lambda: self._client.ask(self._taught[-1].question, model=f"{self._line}@0", max_tokens=1).memories,
+            lambda: self._ask(self._taught[-1].question, model=f"{self._line}@0", max_tokens=1).memories,
             timeout_seconds=60,
         )
         for asked, fact in zip(self.summary.asked, self._taught, strict=True):
-            answer = self._client.ask(fact.question, model=f"{self._line}@0", max_tokens=ANSWER_TOKENS)
+            answer = self._ask(fact.question, model=f"{self._line}@0", max_tokens=ANSWER_TOKENS)
             asked.memory_only, asked.knew_from_memory = answer.text, fact.is_told_by(answer.text)
             self._show(fact, answer.text, asked.knew_from_memory)
 
@@ -154,7 +156,7 @@ class Story:
     def _ask_after(self) -> None:
         self._say("\n[bold]5. What the model answers now[/bold] (memory off: this is in the weights)")
         for asked, fact in zip(self.summary.asked, self._taught, strict=True):
-            answer = self._client.ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS)
+            answer = self._ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS)
             self.summary.version_after = answer.version
             asked.after, asked.knows_after = answer.text, fact.is_told_by(answer.text)
             self._show(fact, answer.text, asked.knows_after)
@@ -163,14 +165,14 @@ class Story:
     def _teach_a_lone_fact(self) -> None:
         self._say("\n[bold]6. A lone event to the idle system[/bold]")
         fact = self._lone
-        before = self._client.ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS)
+        before = self._ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS)
         self._show(fact, before.text, fact.is_told_by(before.text))
         published = time.time()
         self._client.publish(_correction(fact), event_time=published)
         self.summary.events_published += 1
 
         def answered_by_who_learned() -> bool:
-            answer = self._client.ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS)
+            answer = self._ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS)
             self.summary.lone_answer = answer.text
             return (answer.newest_event_time or 0) >= published - 0.001
 
@@ -192,13 +194,35 @@ class Story:
             self._say(f"   dead letters: {number} × {reason} → {topics.EVENTS_DLQ.name}")
         if self._versions.student:
             self.summary.student = self._versions.student
-            answer = self._client.ask(
+            answer = self._ask(
                 self._taught[0].question, model=self._versions.student, memory=False, max_tokens=ANSWER_TOKENS
             )
             self.summary.student_answer = answer.text
             self._say(f"   student {answer.version} answers: {answer.text!r}")
         for process, address in self._addresses.metrics.items():
             self._say(f"   metrics of {process}: {address}")
+
+    def _health(self) -> dict[str, Any]:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return self._client.health()
+            except httpx.TransportError as error:
+                if time.monotonic() > deadline:
+                    raise DemoError(f"no answer from {self._addresses.http}: {error}") from error
+                time.sleep(0.5)
+
+    def _ask(self, question: str, **how: Any) -> Answer:
+        """Patiently: a server that was killed and started again has missed nothing."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return self._client.ask(question, **how)
+            except (httpx.TransportError, OverloadedError, RequestError) as error:
+                refused = isinstance(error, RequestError) and error.status < 500
+                if refused or time.monotonic() > deadline:
+                    raise DemoError(f"no answer from {self._addresses.http}: {error}") from error
+                time.sleep(0.5)
 
     # -- what the steps share ----------------------------------------------------------------------------------------
 
@@ -218,13 +242,13 @@ class Story:
         """Until the server answers with the newest version that was promoted."""
 
         def caught_up() -> bool:
-            health = self._client.health()
+            health = self._health()
             return bool(parse_version_key(health["version"])[1] == health["pointer"])
 
         self._until("the newest version is served", caught_up, timeout_seconds=60)
 
     def _weights(self) -> str:
-        return str(self._client.health()["weights_sha256"])
+        return str(self._health()["weights_sha256"])
 
     def _dead_letters(self) -> dict[str, int]:
         source = KafkaSource(self._kafka, [topics.EVENTS_DLQ.name])

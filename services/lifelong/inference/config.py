@@ -49,6 +49,9 @@ class MemorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Put before the model at most; 0: never any."""
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.55
     """Less alike than this is not worth distracting the model."""
+    max_gap: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    """So much less alike than the best is not put beside it: of two answers to similar questions a small model takes
+    either."""
     refresh_seconds: _Seconds = 0.25
     """Between two looks at what is new."""
     max_chars: Annotated[int, Meta(ge=1)] = 600

@@ -27,13 +27,14 @@ class Recall:
         question = next((message.content for message in reversed(messages) if message.role == "user"), None)
         if question is None or not self._settings.entries:
             return []
-        return self._index.search(
+        hits = self._index.search(
             question,
             user=user,
             k=self._settings.entries,
             min_score=self._settings.min_score,
             now=self._clock.now(),
         )
+        return [hit for hit in hits if hit.score >= hits[0].score - self._settings.max_gap]
 
     def put_before(self, messages: Sequence[Message], hits: Sequence[Hit]) -> tuple[Message, ...]:
         if not hits:
