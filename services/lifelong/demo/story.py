@@ -24,6 +24,7 @@ Say = Callable[[str], None]
 
 ANSWER_TOKENS = 24
 _PATIENCE_SECONDS = 120.0
+_STUDENT_SECONDS = 90.0
 
 
 class DemoError(LifelongError):
@@ -192,13 +193,7 @@ class Story:
         self._say("\n[bold]7. The rest[/bold]")
         for reason, number in self.summary.dead_letters.items():
             self._say(f"   dead letters: {number} × {reason} → {topics.EVENTS_DLQ.name}")
-        if self._versions.student:
-            self.summary.student = self._versions.student
-            answer = self._ask(
-                self._taught[0].question, model=self._versions.student, memory=False, max_tokens=ANSWER_TOKENS
-            )
-            self.summary.student_answer = answer.text
-            self._say(f"   student {answer.version} answers: {answer.text!r}")
+        self._ask_the_student()
         for process, address in self._addresses.metrics.items():
             self._say(f"   metrics of {process}: {address}")
 
@@ -223,6 +218,20 @@ class Story:
                 if refused or time.monotonic() > deadline:
                     raise DemoError(f"no answer from {self._addresses.http}: {error}") from error
                 time.sleep(0.5)
+
+    def _ask_the_student(self) -> None:
+        """It learns from what the others leave over; a busy machine may have left nothing yet."""
+        try:
+            self._until("there is a student", lambda: self._versions.student, timeout_seconds=_STUDENT_SECONDS)
+        except DemoError:
+            self._say("   the distiller has not had a round yet")
+            return
+        assert self._versions.student is not None
+        self.summary.student = self._versions.student
+        question = self._taught[0].question
+        answer = self._ask(question, model=self._versions.student, memory=False, max_tokens=ANSWER_TOKENS)
+        self.summary.student_answer = answer.text
+        self._say(f"   student {answer.version} answers: {answer.text!r}")
 
     # -- what the steps share ----------------------------------------------------------------------------------------
 
