@@ -56,7 +56,10 @@ class MemoryStore(Protocol):
         ...
 
     def forget(self, *, event_ids: Sequence[str] = (), user: str | None = None) -> int:
-        """Removes all entries of these events or this user, for good; the number removed."""
+        """Removes all entries of these events or this user, for good; the number removed.
+
+        What is remembered of them is the ids of the events, so that a replay does not bring the entries back.
+        """
         ...
 
     def changes(self, cursor: str | None, limit: int = 1000) -> Changes:

@@ -25,7 +25,8 @@ class LocalMemory:
 
     def forget(self, *, event_ids: Sequence[str] = (), user: str | None = None) -> int:
         with self._lock:
-            self._forgotten.update(event_ids)
+            of_user = {e.event_id for e in self._entries.values() if user is not None and e.user == user}
+            self._forgotten.update(event_ids, of_user)
             wanted = frozenset(event_ids)
             return self._remove(lambda e: e.event_id in wanted or (user is not None and e.user == user))
 

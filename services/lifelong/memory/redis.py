@@ -16,8 +16,10 @@ from lifelong.contracts import redis_keys
 from lifelong.memory.base import Changes, MemoryChange, MemoryEntry
 from lifelong.runtime.redis import connect_redis, redis_errors
 
-# Entries of the log of changes. A server that is farther behind reads everything again.
 LOG_ENTRIES = 100_000
+"""Changes that the log reaches back. A server that is farther behind reads everything again."""
+# One script, or one pipeline, must not keep others waiting for long.
+_BATCH = 1000
 
 # KEYS: entry, index, log, expiry, forgotten, of event, of user (or '')
 # ARGV: entry id, event id, event time, expires or '', JSON, log length
@@ -32,16 +34,54 @@ redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[6], '*', 'id', ARGV[1])
 return 1
 """
 
-# As _PUT, without forgotten. ARGV: entry id, log length
+# KEYS: index, log, expiry, forgotten
+# ARGV: log length, what the keys of entries, of events and of users begin with, ...
+# Which entries go is known only here, so their keys are made here: all are of the line's node (the hash tag).
 _REMOVE = """
-if redis.call('DEL', KEYS[1]) == 0 then return 0 end
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-redis.call('SREM', KEYS[5], ARGV[1])
-redis.call('SREM', KEYS[6], ARGV[1])
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[2], '*', 'id', ARGV[1])
-return 1
+local function remove(id)
+  local event, user = unpack(redis.call('HMGET', ARGV[2] .. id, 'event', 'user'))
+  if not event then return 0 end
+  redis.call('DEL', ARGV[2] .. id)
+  redis.call('ZREM', KEYS[1], id)
+  redis.call('ZREM', KEYS[3], id)
+  redis.call('SREM', ARGV[3] .. event, id)
+  if user ~= '' then redis.call('SREM', ARGV[4] .. user, id) end
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], '*', 'id', id)
+  return 1
+end
+local removed = 0
 """
+
+# ARGV: ..., user or '', event ids
+_FORGET = (
+    _REMOVE
+    + """
+if ARGV[5] ~= '' then
+  for _, id in ipairs(redis.call('SMEMBERS', ARGV[4] .. ARGV[5])) do
+    -- A replay of what this user's entries came of must not bring them back.
+    local event = redis.call('HGET', ARGV[2] .. id, 'event')
+    if event then redis.call('SADD', KEYS[4], event) end
+    removed = removed + remove(id)
+  end
+end
+for i = 6, #ARGV do
+  redis.call('SADD', KEYS[4], ARGV[i])
+  for _, id in ipairs(redis.call('SMEMBERS', ARGV[3] .. ARGV[i])) do removed = removed + remove(id) end
+end
+return removed
+"""
+)
+
+# ARGV: ..., time, at most so many
+_SWEEP = (
+    _REMOVE
+    + """
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. ARGV[5], 'LIMIT', 0, ARGV[6])) do
+  removed = removed + remove(id)
+end
+return removed
+"""
+)
 
 _PUT_VECTOR = """
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'embedder', ARGV[1], 'vector', ARGV[2]) end
@@ -54,12 +94,14 @@ class RedisMemory:
     Every method raises UnreachableError, which is retriable, where Redis does not answer.
     """
 
-    def __init__(self, url: str, line: str) -> None:
+    def __init__(self, url: str, line: str, *, log_entries: int = LOG_ENTRIES) -> None:
         self._url = url
         self._line = line
+        self._log_entries = log_entries
         self._redis: Any = connect_redis(url)
         self._put = self._redis.register_script(_PUT)
-        self._remove = self._redis.register_script(_REMOVE)
+        self._forget = self._redis.register_script(_FORGET)
+        self._sweep = self._redis.register_script(_SWEEP)
         self._put_vector = self._redis.register_script(_PUT_VECTOR)
 
     def put(self, entries: Sequence[MemoryEntry]) -> None:
@@ -83,7 +125,7 @@ class RedisMemory:
                     repr(entry.event_time),
                     expires,
                     json,
-                    LOG_ENTRIES,
+                    self._log_entries,
                     user,
                 ]
                 self._put(keys=keys, args=args, client=pipeline)
@@ -91,15 +133,7 @@ class RedisMemory:
 
     def forget(self, *, event_ids: Sequence[str] = (), user: str | None = None) -> int:
         with redis_errors(self._url):
-            ids: set[bytes] = set()
-            if event_ids:
-                # First of all, so that no entry of theirs is put any more.
-                self._redis.sadd(redis_keys.memory_forgotten(self._line), *event_ids)
-                for event_id in event_ids:
-                    ids |= self._redis.smembers(redis_keys.memory_of_event(self._line, event_id))
-            if user is not None:
-                ids |= self._redis.smembers(redis_keys.memory_of_user(self._line, user))
-            return self._remove_all(sorted(entry_id.decode() for entry_id in ids))
+            return int(self._forget(*self._removing(user or "", *event_ids)))
 
     def changes(self, cursor: str | None, limit: int = 1000) -> Changes:
         log = redis_keys.memory_log(self._line)
@@ -129,9 +163,11 @@ class RedisMemory:
         return None if json is None else msgspec.json.decode(json, type=MemoryEntry)
 
     def sweep(self, now: float) -> int:
+        removed = 0
         with redis_errors(self._url):
-            expired = self._redis.zrangebyscore(redis_keys.memory_expiry(self._line), "-inf", f"({now!r}")
-            return self._remove_all([entry_id.decode() for entry_id in expired])
+            while num := int(self._sweep(*self._removing(repr(now), _BATCH))):
+                removed += num
+        return removed
 
     def __len__(self) -> int:
         with redis_errors(self._url):
@@ -148,20 +184,20 @@ class RedisMemory:
             redis_keys.memory_expiry(self._line),
         ]
 
-    def _remove_all(self, ids: Sequence[str]) -> int:
-        removed = 0
-        for entry_id in ids:
-            key = redis_keys.memory_entry(self._line, entry_id)
-            event, user = self._redis.hmget(key, "event", "user")
-            if event is None:
-                continue
-            keys = [
-                *self._keys(entry_id),
-                redis_keys.memory_of_event(self._line, event.decode()),
-                redis_keys.memory_of_user(self._line, user.decode()),
-            ]
-            removed += self._remove(keys=keys, args=[entry_id, LOG_ENTRIES])
-        return removed
+    def _removing(self, *args: str | int) -> tuple[list[str], list[str | int]]:
+        """KEYS and ARGV of a script that removes."""
+        keys = [
+            redis_keys.memory_index(self._line),
+            redis_keys.memory_log(self._line),
+            redis_keys.memory_expiry(self._line),
+            redis_keys.memory_forgotten(self._line),
+        ]
+        beginnings = [
+            redis_keys.memory_entry(self._line, ""),
+            redis_keys.memory_of_event(self._line, ""),
+            redis_keys.memory_of_user(self._line, ""),
+        ]
+        return keys, [self._log_entries, *beginnings, *args]
 
     def _log_was_cut_after(self, cursor: str) -> bool:
         """Whether changes after ``cursor`` may have been cut off the log, or the whole store was lost."""
@@ -172,17 +208,22 @@ class RedisMemory:
         last, first = _order(info["last-generated-id"]), info["first-entry"]
         if _order(cursor.encode()) > last:
             return True
-        was_cut = info["entries-added"] > info["length"]
-        return bool(was_cut and first is not None and _order(first[0]) > _order(cursor.encode()))
+        if first is None or _order(first[0]) <= _order(cursor.encode()):
+            return False
+        # Before the first entry there was nothing, unless some were cut off; any other cursor is of an entry that the
+        # log does not have, or of a log that was lost.
+        return cursor != "0-0" or bool(info["entries-added"] > info["length"])
 
     def _changes(self, ids: Sequence[str]) -> list[MemoryChange]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for entry_id in ids:
-            pipeline.hmget(redis_keys.memory_entry(self._line, entry_id), "json", "embedder", "vector")
         changes = []
-        for entry_id, (json, embedder, vector) in zip(ids, pipeline.execute(), strict=True):
-            entry = None if json is None else msgspec.json.decode(json, type=MemoryEntry)
-            changes.append(MemoryChange(entry_id, entry, embedder and embedder.decode(), vector))
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH]
+            pipeline = self._redis.pipeline(transaction=False)
+            for entry_id in batch:
+                pipeline.hmget(redis_keys.memory_entry(self._line, entry_id), "json", "embedder", "vector")
+            for entry_id, (json, embedder, vector) in zip(batch, pipeline.execute(), strict=True):
+                entry = None if json is None else msgspec.json.decode(json, type=MemoryEntry)
+                changes.append(MemoryChange(entry_id, entry, embedder and embedder.decode(), vector))
         return changes
 
 
