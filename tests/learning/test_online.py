@@ -11,6 +11,10 @@ from lifelong.learning.online import learn
 from lifelong.learning.settings import LearningSettings
 
 
+def nothing(step):
+    return []
+
+
 def optimizer_of(learner, settings):
     return OPTIMIZERS[settings.optimizer](learner.parameters, settings)
 
@@ -23,7 +27,7 @@ def test_one_step_without_replay_is_one_step_of_sgd(new_learner, new_sample):
     settings = LearningSettings(optimizer="sgd", learning_rate=0.1, max_steps=1, max_grad_norm=0)
     samples = [new_sample(number, until_known=True, answer="so " * (number + 1)) for number in range(3)]
     learner, by_hand = new_learner(), new_learner()
-    lesson = learn(learner, optimizer_of(learner, settings), samples, [], settings)
+    lesson = learn(learner, optimizer_of(learner, settings), samples, nothing, settings)
     assert lesson.num_steps == 1
 
     sample_losses(by_hand.logits(samples), 3).mean().backward()
@@ -40,7 +44,7 @@ def test_many_small_passes_make_the_step_of_a_large_one(new_learner, new_sample)
         settings = LearningSettings(
             optimizer="sgd", learning_rate=0.1, min_steps=2, tokens_per_pass=tokens_per_pass, max_grad_norm=0
         )
-        learn(learner, optimizer_of(learner, settings), samples, mixed_in, settings)
+        learn(learner, optimizer_of(learner, settings), samples, lambda step: mixed_in, settings)
         ends.append(copy_of(learner))
     for name, tensor in ends[0].items():
         torch.testing.assert_close(tensor, ends[1][name], rtol=1e-4, atol=1e-6)
@@ -50,9 +54,9 @@ def test_a_heavier_sample_pulls_more(new_learner, new_sample):
     """Weights (2, 1) are the same as that sample twice."""
     settings = LearningSettings(optimizer="sgd", learning_rate=0.1, max_grad_norm=0)
     heavy, twice = new_learner(), new_learner()
-    learn(heavy, optimizer_of(heavy, settings), [new_sample(1, weight=2.0), new_sample(2)], [], settings)
+    learn(heavy, optimizer_of(heavy, settings), [new_sample(1, weight=2.0), new_sample(2)], nothing, settings)
     again = new_sample(1)
-    learn(twice, optimizer_of(twice, settings), [new_sample(1), again, new_sample(2)], [], settings)
+    learn(twice, optimizer_of(twice, settings), [new_sample(1), again, new_sample(2)], nothing, settings)
     for name, parameter in heavy.parameters.items():
         torch.testing.assert_close(parameter, twice.parameters[name], rtol=1e-4, atol=1e-6)
 
@@ -60,7 +64,7 @@ def test_a_heavier_sample_pulls_more(new_learner, new_sample):
 def test_a_fact_is_learnt_until_it_is_known(learner, new_sample):
     settings = LearningSettings(learning_rate=1e-2, max_steps=40)
     fact = new_sample(5, until_known=True)
-    lesson = learn(learner, optimizer_of(learner, settings), [fact], [], settings)
+    lesson = learn(learner, optimizer_of(learner, settings), [fact], nothing, settings)
     assert 1 < lesson.num_steps < 40
     assert lesson.after[fact.id] < settings.target_loss_nats < lesson.before[fact.id]
     assert lesson.after[fact.id] == pytest.approx(evaluate(learner, [fact], 1000)[fact.id], rel=1e-5)
@@ -70,7 +74,7 @@ def test_a_fact_is_learnt_until_it_is_known(learner, new_sample):
 def test_examples_of_a_task_get_the_least_number_of_steps(learner, new_sample):
     settings = LearningSettings(learning_rate=1e-2, min_steps=2)
     examples = [new_sample(number, task="sort") for number in range(3)]
-    lesson = learn(learner, optimizer_of(learner, settings), examples, [], settings)
+    lesson = learn(learner, optimizer_of(learner, settings), examples, nothing, settings)
     assert lesson.num_steps == 2
     assert lesson.after == pytest.approx(evaluate(learner, examples, 1000), rel=1e-5)
 
@@ -78,7 +82,7 @@ def test_examples_of_a_task_get_the_least_number_of_steps(learner, new_sample):
 def test_in_a_mixed_batch_only_facts_go_on(learner, new_sample):
     settings = LearningSettings(learning_rate=1e-2, max_steps=40)
     fact, example = new_sample(5, until_known=True), new_sample(6, task="sort")
-    lesson = learn(learner, optimizer_of(learner, settings), [fact, example], [], settings)
+    lesson = learn(learner, optimizer_of(learner, settings), [fact, example], nothing, settings)
     both, one = learner.num_tokens(fact) + learner.num_tokens(example), learner.num_tokens(fact)
     assert lesson.num_tokens == both + (lesson.num_steps - 1) * one
     assert set(lesson.before) == set(lesson.after) == {fact.id, example.id}
@@ -88,7 +92,7 @@ def test_what_is_never_known_ends_at_max_steps(learner, new_sample):
     settings = LearningSettings(learning_rate=1e-6, max_steps=3)
     fact = new_sample(5, until_known=True)
     steps = []
-    lesson = learn(learner, optimizer_of(learner, settings), [fact], [], settings, steps.append)
+    lesson = learn(learner, optimizer_of(learner, settings), [fact], nothing, settings, steps.append)
     assert (lesson.num_steps, steps) == (3, [0, 1, 2])
     assert lesson.after[fact.id] == pytest.approx(evaluate(learner, [fact], 1000)[fact.id], rel=1e-5)
 
@@ -98,12 +102,20 @@ def test_the_first_losses_are_from_before_the_first_step(learner, new_sample):
     settings = LearningSettings(learning_rate=1e-2)
     samples = [new_sample(1, until_known=True), new_sample(2, task="sort")]
     before = evaluate(learner, samples, 1000)
-    lesson = learn(learner, optimizer_of(learner, settings), samples, [new_sample(9)], settings)
+    lesson = learn(learner, optimizer_of(learner, settings), samples, lambda step: [new_sample(9)], settings)
     assert lesson.before == pytest.approx(before, rel=1e-5)
 
 
 def test_no_gradient_is_left_behind(learner, new_sample):
     settings = LearningSettings(learning_rate=1e-2, tokens_per_pass=8, max_steps=40)
     samples = [new_sample(number, until_known=True) for number in range(2)]
-    learn(learner, optimizer_of(learner, settings), samples, [new_sample(9)], settings)
+    learn(learner, optimizer_of(learner, settings), samples, lambda step: [new_sample(9)], settings)
     assert all(parameter.grad is None for parameter in learner.parameters.values())
+
+
+def test_each_step_may_have_other_old_samples(learner, new_sample):
+    settings = LearningSettings(learning_rate=1e-6, max_steps=3)
+    fact = new_sample(5, until_known=True)
+    old = [new_sample(number, answer="a" * (number + 1)) for number in range(3)]
+    lesson = learn(learner, optimizer_of(learner, settings), [fact], lambda step: [old[step]], settings)
+    assert lesson.num_tokens == 3 * learner.num_tokens(fact) + sum(map(learner.num_tokens, old))

@@ -61,9 +61,10 @@ def judged(anchors: Sequence[Sample]) -> list[Sample]:
     return [anchor for index, anchor in enumerate(anchors) if index % _JUDGED_EVERY == _JUDGED_EVERY - 1]
 
 
-def draw(anchors: Sequence[Sample], num_samples: int, *, seed: int, version: int) -> list[Sample]:
-    """Of those that are learnt, without replacement: a function of (seed, version)."""
+def draw(anchors: Sequence[Sample], num_samples: int, *, seed: int, version: int, step: int = 0) -> list[Sample]:
+    """Of those that are learnt, without replacement: a function of (seed, version, step)."""
     left = learnt(anchors)
     return [
-        left.pop(randbelow(len(left), seed, "anchor", version, turn)) for turn in range(min(num_samples, len(left)))
+        left.pop(randbelow(len(left), seed, "anchor", version, step, turn))
+        for turn in range(min(num_samples, len(left)))
     ]

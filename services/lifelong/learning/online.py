@@ -40,13 +40,15 @@ def learn(
     learner: Learner,
     optimizer: Optimizer,
     new: Sequence[Sample],
-    mixed_in: Sequence[Sample],
+    mix_in: Callable[[int], Sequence[Sample]],
     settings: LearningSettings,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Lesson:
-    """Steps on ``new`` and ``mixed_in`` (replay and anchors) together; the latter are in every step.
+    """Steps on ``new`` and, mixed in, replay and anchors.
 
     Args:
+        mix_in: what goes into a step beside the new samples, by the number of the step. Other old samples in each step
+            protect more of the past at the same cost.
         on_step: called with the number of steps done before each step, for whoever has something to do meanwhile.
     """
     assert new
@@ -65,6 +67,7 @@ def learn(
         if not active:
             break
         on_step(num_steps)
+        mixed_in = mix_in(num_steps)
         sum_of_weights = sum(sample.weight for sample in [*active, *mixed_in])
         for chunk in chunks(learner, active, settings.tokens_per_pass):
             loss_S = sample_losses(learner.logits(chunk), len(chunk))

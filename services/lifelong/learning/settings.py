@@ -43,10 +43,11 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``balanced``: as many of each task as possible, however rare it is."""
     replay_capacity: Annotated[int, Meta(ge=0)] = 2000
     """Samples kept for replay."""
-    replay_samples: Annotated[int, Meta(ge=0)] = 2
-    """Old samples mixed into each micro-batch."""
+    replay_samples: Annotated[int, Meta(ge=0)] = 4
+    """Old samples mixed into each step, others in each. Measured on 12 facts that are alike, one after the other, with
+    SmolLM2-135M: right at the end are 6 with 2, 10 with 4; 5 with the same 2 in all steps of a micro-batch."""
     anchor_samples: Annotated[int, Meta(ge=0)] = 1
-    """Answers of the base itself mixed into each micro-batch."""
+    """Answers of the base itself mixed into each step."""
     kl_samples: Annotated[int, Meta(ge=0)] = 2
     """New samples of each micro-batch on which KL(base ‖ model) is metered."""
 

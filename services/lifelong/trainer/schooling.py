@@ -154,9 +154,14 @@ class Schooling:
 
         started = self._clock.monotonic()
         s = self._learning
-        replayed = self.replay.draw(s.replay_samples, version=number)
-        mixed_in = [*replayed, *anchor.draw(self._anchors, s.anchor_samples, seed=s.seed, version=number)]
-        lesson = METHODS[s.method](self._learner, self._optimizer, new, mixed_in, s, on_step)
+        replayed: dict[str, Sample] = {}
+
+        def mix_in(step: int) -> list[Sample]:
+            drawn = self.replay.draw(s.replay_samples, version=number, step=step)
+            replayed.update((sample.id, sample) for sample in drawn)
+            return [*drawn, *anchor.draw(self._anchors, s.anchor_samples, seed=s.seed, version=number, step=step)]
+
+        lesson = METHODS[s.method](self._learner, self._optimizer, new, mix_in, s, on_step)
         stepped = self._clock.monotonic()
 
         judged = [*self.held_out.samples, *self._probes]
@@ -186,7 +191,16 @@ class Schooling:
             self.replay.samples = replay
         gate_seconds = self._clock.monotonic() - stepped
         return Report(
-            new, held_out, replayed, num_superseded, num_skipped, lesson, verdict, kl, stepped - started, gate_seconds
+            new,
+            held_out,
+            list(replayed.values()),
+            num_superseded,
+            num_skipped,
+            lesson,
+            verdict,
+            kl,
+            stepped - started,
+            gate_seconds,
         )
 
     def _sort(self, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample], int, int]:
