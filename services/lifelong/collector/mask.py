@@ -40,7 +40,7 @@ _CARD = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){12,18}(?![\w-])(?![.,]\d)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}")
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}\b")
 _PHONE = re.compile(
-    r"(?<![\w.+-])(?:"
+    r"(?<![\w.+-])(?<!\d )(?:"
     r"\+\d{1,3}(?:[ ./-]?\(?\d{1,4}\)?){2,6}"  # with country code
     r"|\(0?\d{2,5}\)[ ./-]?\d{3,4}(?:[ ./-]?\d{2,5}){1,3}"  # area code in brackets
     r"|[2-9]\d{2}[-.]\d{3}[-.]\d{4}"  # North America
@@ -107,7 +107,7 @@ def _random(match: re.Match[str]) -> int:
 def _card(match: re.Match[str]) -> int:
     digits = [int(c) for c in match[0] if c.isdigit()]
     # 2: Mastercard, 3: American Express and others, 4: Visa, 5: Mastercard, 6: Discover, UnionPay and others.
-    if digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 3:
+    if digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) == 1:
         return 0
     doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
     return len(match[0]) if (sum(doubled) + sum(digits[-1::-2])) % 10 == 0 else 0
@@ -138,6 +138,9 @@ def _ip(match: re.Match[str]) -> int:
     try:
         public = ipaddress.ip_address(match[0]).is_global
     except ValueError:
+        return 0
+    # "a::b" is an address by the letter and a name in a program by all experience.
+    if ":" in match[0] and sum(map(bool, match[0].split(":"))) < 3:
         return 0
     before = match.string[max(0, match.start() - 8) : match.start()].lower().rstrip(" v")
     return len(match[0]) if public and not before.endswith(("version", "release")) else 0

@@ -1,7 +1,8 @@
 """Text that says the same again and again: logs, boiler-plate, a model caught in a loop.
 
 The limits are those of Gopher (https://arxiv.org/abs/2112.11446, table A1), as shares of all characters. Gopher's
-further limits on the *number* of repeated lines are left out: in code and lists short lines repeat by nature.
+further limits on the *number* of repeated lines are left out: in code and lists short lines repeat by nature. So are
+those on paragraphs, whose lines are repeated lines already.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 from lifelong.collector.words import words
 
 MAX_DUPLICATE_LINES = 0.20
-MAX_DUPLICATE_PARAGRAPHS = 0.20
 MAX_TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}
 MAX_DUPLICATE_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
@@ -27,13 +27,9 @@ def repetition(text: str, factor: float = 1.0) -> str | None:
     tokens = words(text)
     if len(tokens) < MIN_WORDS:
         return None
-    for name, parts, limit in (
-        ("lines", text.split("\n"), MAX_DUPLICATE_LINES),
-        ("paragraphs", text.split("\n\n"), MAX_DUPLICATE_PARAGRAPHS),
-    ):
-        share = _duplicate_share(parts)
-        if share > factor * limit:
-            return f"{share:.0%} of the characters are in repeated {name}"
+    share = _duplicate_share(text.split("\n"))
+    if share > factor * MAX_DUPLICATE_LINES:
+        return f"{share:.0%} of the characters are in repeated lines"
     lengths = [len(token) for token in tokens]
     num_chars = sum(lengths)
     for n, limit in MAX_TOP_NGRAM.items():
