@@ -172,12 +172,12 @@ class Story:
         self._client.publish(_correction(fact), event_time=published)
         self.summary.events_published += 1
 
-        def answered_by_who_learned() -> bool:
-            answer = self._ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS)
-            self.summary.lone_answer = answer.text
-            return (answer.newest_event_time or 0) >= published - 0.001
+        def is_served() -> bool:
+            # Asking again and again would take the cores from the trainer.
+            return bool((self._health()["newest_event_time"] or 0) >= published - 0.001)
 
-        self._until("a version that learned it answers", answered_by_who_learned, timeout_seconds=180)
+        self._until("a version that learned it serves", is_served, timeout_seconds=300)
+        self.summary.lone_answer = self._ask(fact.question, memory=False, max_tokens=ANSWER_TOKENS).text
         self.summary.freshness_seconds = round(time.time() - published, 2)
         self.summary.lone_right = fact.is_told_by(self.summary.lone_answer)
         self._show(fact, self.summary.lone_answer, self.summary.lone_right)
