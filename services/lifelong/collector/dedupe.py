@@ -98,10 +98,13 @@ class Signer:
         sketch = datasketch.MinHash(NUM_PERMUTATIONS, _SEED, scheme=_SCHEME, permutations=self._permutations)
         for start in range(0, len(shingles), _BATCH_SHINGLES):
             sketch.update_batch([shingle.encode() for shingle in shingles[start : start + _BATCH_SHINGLES]])
-        values = sketch.hashvalues.astype("<u4").tobytes()
-        size = _ROWS * 4
-        bands = (digest("band", scope, str(i), values[i * size : (i + 1) * size].hex()) for i in range(_NUM_BANDS))
-        return Signature(values, tuple(bands))
+        return signature(sketch.hashvalues.astype("<u4").tobytes(), scope)
+
+
+def signature(values: bytes, scope: str) -> Signature:
+    size = _ROWS * 4
+    bands = (digest("band", scope, str(i), values[i * size : (i + 1) * size].hex()) for i in range(_NUM_BANDS))
+    return Signature(values, tuple(bands))
 
 
 def num_equal(a: bytes, b: bytes) -> int:
@@ -117,7 +120,7 @@ class LocalSeen:
         self._num_needed = num_needed(near_threshold)
         self._firsts: dict[str, list[tuple[str, float]]] = {}
         self._verdicts: dict[str, str | None] = {}
-        self._bands: dict[str, list[tuple[str, float, bytes]]] = {}
+        self._bands: dict[str, list[tuple[float, str, bytes]]] = {}
 
     def first_seen(self, claims: Sequence[Claim]) -> list[Duplicate | None]:
         return [self._decide(claim) for claim in claims]
@@ -148,7 +151,8 @@ class LocalSeen:
         nearest = None
         compared = set()
         for band in signature.bands:
-            for position, time, values in self._bands.get(band, ()):
+            # In the order in which Redis has them, so that of two equally near the same one is named.
+            for time, position, values in sorted(self._bands.get(band, ())):
                 if position not in compared and abs(time - claim.time) <= self._window:
                     compared.add(position)
                     if (equal := num_equal(values, signature.values)) > best:
@@ -156,7 +160,7 @@ class LocalSeen:
         self._verdicts[claim.position] = nearest
         if nearest is None:
             for band in signature.bands:
-                self._bands.setdefault(band, []).append((claim.position, claim.time, signature.values))
+                self._bands.setdefault(band, []).append((claim.time, claim.position, signature.values))
         return nearest
 
 
