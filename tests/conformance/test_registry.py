@@ -12,7 +12,7 @@ import redis
 from tests.conformance.versions import manifest
 
 from lifelong.contracts import redis_keys
-from lifelong.errors import CorruptVersionError, FencedError, RegistryError, UnknownVersionError
+from lifelong.errors import CorruptVersionError, FencedError, RegistryError, UnknownVersionError, UnreachableError
 from lifelong.registry.base import Pointers, PointerState
 from lifelong.registry.directory import DirectoryStore
 from lifelong.registry.in_memory import InMemoryStore
@@ -287,3 +287,39 @@ def test_prune_clears_what_interrupted_writers_left(registry: Registry, writer: 
     registry.store.put(being_written, {WEIGHTS: b"half"})
     assert registry.prune(writer.line, 5) == [left]
     assert being_written in registry.store.folders(writer.line)
+
+
+def test_a_writer_waits_for_a_store_that_is_away(
+    registry: Registry, fresh_line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = Away(registry.pointers)
+    unlucky = Registry(registry.store, away, registry.clock)
+    with pytest.raises(UnreachableError):
+        taken(unlucky, fresh_line, "first")
+    away.num_failures = 3
+    writer = acquire_writer(unlucky, fresh_line, "first", None, threading.Event(), ttl_seconds=1, heartbeat=False)
+    assert writer is not None
+    assert caplog.text.count("not writing") == 1
+    assert "is away" in caplog.text
+    # What cannot be renewed for a while is not lost: nobody else could take it meanwhile.
+    away.num_failures = 1
+    writer.beat()
+    assert away.num_failures == 0
+    writer.check()
+    away.num_failures = 1
+    writer.close()
+    assert registry.pointers.writer(fresh_line) == "first"
+
+
+class Away:
+    """Pointers that do not answer so many times."""
+
+    def __init__(self, pointers: Pointers) -> None:
+        self._pointers = pointers
+        self.num_failures = 1
+
+    def __getattr__(self, name: str) -> object:
+        if self.num_failures:
+            self.num_failures -= 1
+            raise UnreachableError("it is away")
+        return getattr(self._pointers, name)

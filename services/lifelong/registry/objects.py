@@ -146,5 +146,11 @@ def _remote_errors(path: str) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise RegistryError(f"{path}: {error}; check credentials and rights of artifacts.url") from error
-    except OSError as error:
-        raise UnreachableError(f"{path}: {type(error).__name__}: {error}") from error
+    except (TypeError, ValueError, NotImplementedError):
+        # No matter of the network: the driver cannot do what it was asked to.
+        raise
+    except Exception as error:
+        # Each driver has its own errors for a network that is away, few of them an OSError.
+        raise UnreachableError(
+            f"{path}: {type(error).__name__}: {error}; if it stays so, check artifacts.url and its credentials"
+        ) from error

@@ -99,15 +99,17 @@ def acquire_writer(
         RegistryError: somebody else still had it after ``wait_seconds``. UnreachableError: no answer for so long.
     """
     deadline = None if wait_seconds is None else registry.clock.monotonic() + wait_seconds
-    said = False
+    said = ""
     while not stop.is_set():
         over = deadline is not None and registry.clock.monotonic() >= deadline
         try:
             epoch = _try(registry, line, writer_id, ttl_seconds)
-        except UnreachableError:
+        except UnreachableError as error:
             if over:
                 raise
-            epoch = None
+            epoch, waits_for = None, str(error)
+        else:
+            waits_for = "another writer to end"
         if epoch is not None:
             writer = Writer(registry, line, writer_id, epoch, ttl_seconds)
             if heartbeat:
@@ -120,9 +122,9 @@ def acquire_writer(
                 f"line {line!r} has a writer already ({holder}), still after {wait_seconds:g} s; stop it, or give this "
                 "process a line of its own"
             )
-        if not said:
-            log.info("waiting for the lease of %s", line)
-            said = True
+        if waits_for != said:
+            log.warning("not writing %s yet, waiting: %s", line, waits_for)
+            said = waits_for
         stop.wait(min(1.0, ttl_seconds / 20))
     return None
 

@@ -54,9 +54,14 @@ def test_a_store_that_overwrites_is_refused(filesystem: type[Filesystem]) -> Non
     assert store.numbers("lifelong") == []
 
 
-def test_what_was_begun_is_taken_back() -> None:
+class DriversOwnError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [OSError("connection reset"), DriversOwnError("connection reset")])
+def test_what_was_begun_is_taken_back(error: Exception) -> None:
     filesystem = Filesystem()
-    filesystem.fails_at = 2
+    filesystem.fails_at, filesystem.error = 2, error
     store = ObjectStore(filesystem, "/bucket")
     with pytest.raises(UnreachableError, match="connection reset") as caught:
         store.put(new_folder("lifelong", 1, 1), {"a": b"1", "b": b"2", "c": b"3"})
