@@ -68,19 +68,29 @@ class InferenceApp:
         store = OutputStore(settings.redis.url, settings.line.name, s.output_days)
         self._outputs = Outputs(self._sink, store, max_waiting=s.outputs_waiting, required=s.require_outputs)
         answerer = Answerer(self._engine, base, self._versions, recall, self._metrics, clock, settings)
-        # A sink of its own: whoever waits for feedback must not wait for answers that cannot be published.
+        # Sinks of their own: whoever waits for one kind of record must not wait for, or hear of, another.
         self._feedback_sink = KafkaSink(settings.kafka)
-        desk = FeedbackDesk(store, self._feedback_sink, self._metrics, clock, "lifelong.inference")
+        self._letter_sink = KafkaSink(settings.kafka)
+        desk = FeedbackDesk(self._outputs, self._feedback_sink, self._metrics, clock, "lifelong.inference")
         self._requests = RequestTopic(
             KafkaGroupSource(settings.kafka, [topics.REQUESTS.name], f"lifelong.inference.{settings.line.name}"),
-            DeadLetters(self._sink, "inference", self._metrics),
+            DeadLetters(self._letter_sink, "inference", self._metrics),
             answerer,
             self._outputs,
             self._metrics,
             clock,
             at_once=s.topic_requests,
         )
-        http = make_http(answerer, self._versions, self._outputs, desk, self._health, self._metrics, s.api_keys)
+        http = make_http(
+            answerer,
+            self._versions,
+            self._outputs,
+            desk,
+            self._health,
+            self._metrics,
+            api_keys=s.api_keys,
+            max_body_bytes=s.max_body_bytes,
+        )
         self._server = uvicorn.Server(
             uvicorn.Config(
                 http,
@@ -91,21 +101,23 @@ class InferenceApp:
             )
         )
         self._threads: list[threading.Thread] = []
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         s = self._settings
-        self._versions.refresh()
+        self._stop = stop
+        self._refresh_versions()
         self._start("http", lambda: self._server.run(sockets=[self._socket]))
         self._start("memory", lambda: self._repeat(self._refresh_memory, s.memory.refresh_seconds, stop))
-        self._start("requests", lambda: self._requests.run(stop))
-        self._health.ready = True
+        self._start("requests", lambda: self._requests.run(stop, drain_seconds=s.inference.stop_seconds))
         host, port = self._socket.getsockname()[:2]
         log.info("answers on http://%s:%d/v1", host, port)
-        self._repeat(self._versions.refresh, s.inference.pointer_seconds, stop)
+        self._repeat(self._refresh_versions, s.inference.pointer_seconds, stop)
         if self._health.failure:
             raise LifelongError(self._health.failure)
 
     def close(self) -> None:
+        self._stop.set()  # one of the threads may have failed
         self._health.ready = False
         self._server.should_exit = True
         for thread in self._threads:
@@ -114,6 +126,7 @@ class InferenceApp:
         self._outputs.close(self._settings.inference.stop_seconds)
         self._sink.close()
         self._feedback_sink.close()
+        self._letter_sink.close()
         self._engine.close()
         self._socket.close()
 
@@ -132,6 +145,12 @@ class InferenceApp:
     def _repeat(self, work: Callable[[], None], seconds: float, stop: threading.Event) -> None:
         while not stop.wait(seconds) and not self._health.failure:
             work()
+
+    def _refresh_versions(self) -> None:
+        self._versions.refresh()
+        if self._versions.ready and not self._health.ready and not self._stop.is_set():
+            self._health.ready = True
+            log.info("ready")
 
     def _refresh_memory(self) -> None:
         try:

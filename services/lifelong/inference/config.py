@@ -19,6 +19,8 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """Of HTTP; /metrics, /health and /ready are here too."""
     api_keys: tuple[str, ...] = ()
     """Without one, everybody who reaches the port may ask."""
+    max_body_bytes: Annotated[int, Meta(ge=1)] = 4 * 1024 * 1024
+    """Of one HTTP request; a larger one is refused (413)."""
     default_max_tokens: Annotated[int, Meta(ge=1)] = 256
     """Of an answer whose request names no bound."""
     pointer_seconds: _Seconds = 0.25
@@ -32,7 +34,7 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     require_outputs: bool = True
     """Every answer goes to the outputs topic. While that is not possible answers wait in memory, and when
     ``outputs_waiting`` of them do, new requests are refused (503). ``false``: answers beyond that are dropped, and
-    counted in the log."""
+    counted in /health and the log."""
     outputs_waiting: Annotated[int, Meta(ge=1)] = 1000
     topic_requests: Annotated[int, Meta(ge=1)] = 16
     """Requests from the topic that are answered at the same time."""

@@ -9,7 +9,7 @@ from lifelong.contracts import topics
 from lifelong.contracts.codec import encode_event, type_name
 from lifelong.contracts.events import Event, Feedback
 from lifelong.errors import UnknownVersionError
-from lifelong.inference.outputs import OutputStore
+from lifelong.inference.outputs import Outputs
 from lifelong.inference.wire import BadFieldError, FeedbackBody
 from lifelong.runtime.clock import Clock
 from lifelong.runtime.metrics import Metrics
@@ -21,8 +21,8 @@ class UnknownOutputError(UnknownVersionError):
 
 
 class FeedbackDesk:
-    def __init__(self, store: OutputStore, sink: Sink, metrics: Metrics, clock: Clock, source: str) -> None:
-        self._store = store
+    def __init__(self, outputs: Outputs, sink: Sink, metrics: Metrics, clock: Clock, source: str) -> None:
+        self._outputs = outputs
         self._sink = sink
         self._metrics = metrics
         self._clock = clock
@@ -38,7 +38,7 @@ class FeedbackDesk:
         """
         if body.rating is None and body.correction is None:
             raise BadFieldError("correction", "feedback needs a correction, a rating, or both")
-        output = self._store.get(body.output_id)
+        output = self._outputs.find(body.output_id)
         if output is None:
             raise UnknownOutputError(f"no answer with output_id {body.output_id!r} is kept")
         data = Feedback(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from dataclasses import dataclass, field
+
+import jinja2
 
 from lifelong.contracts import metrics as names
 from lifelong.contracts.requests import Output, Request
@@ -22,7 +25,11 @@ from lifelong.runtime.clock import Clock
 from lifelong.runtime.metrics import Metrics
 
 
-class PromptTooLongError(ValueError):
+class PromptError(ValueError):
+    """The model's chat format has no place for these messages."""
+
+
+class PromptTooLongError(PromptError):
     """The prompt leaves no room for an answer."""
 
 
@@ -74,7 +81,6 @@ class Answerer:
         self._clock = clock
         self._settings = settings
         self._lock = threading.Lock()
-        self._fresh: set[str] = set()
         self._in_flight = 0
 
     def begin(self, ask: Ask, route: str) -> Begun:
@@ -82,8 +88,8 @@ class Answerer:
         is named by its number and not in memory.
 
         Raises:
-            UnknownVersionError, CorruptVersionError, OverloadedError: as ``Versions.hold``.
-            PromptTooLongError: with what there is room for.
+            UnknownVersionError, CorruptVersionError, OverloadedError, UnreachableError: as ``Versions.hold``.
+            PromptError: it cannot be asked so. PromptTooLongError: with what there is room for.
         """
         started = self._clock.monotonic()
         request = ask.request
@@ -97,7 +103,8 @@ class Answerer:
         finally:
             # The answer holds it by itself.
             held.generation.release()
-        self._metrics.count(names.MEMORY_HITS, hit="yes" if hits else "no")
+        if request.memory:
+            self._metrics.count(names.MEMORY_HITS, hit="yes" if hits else "no")
         self._count_in_flight(+1)
         return Begun(request, running, held, hits, route, started)
 
@@ -147,11 +154,9 @@ class Answerer:
             stop=request.stop,
             seed=request.seed,
         )
-        prompt_ids = self._prompt(ask, hits)
-        if hits and len(prompt_ids) + params.max_tokens > self._engine.max_tokens:
-            # Memory must never make a request fail that fits without it.
-            hits.clear()
-            prompt_ids = self._prompt(ask, hits)
+        prompt_ids = self._prompt_with(ask, hits, params.max_tokens) or self._prompt(ask, [])
+        if not prompt_ids:
+            raise PromptError("the prompt has no tokens")
         if len(prompt_ids) >= self._engine.max_tokens:
             raise PromptTooLongError(
                 f"the prompt has {len(prompt_ids)} tokens; prompt and answer together have room for "
@@ -159,18 +164,31 @@ class Answerer:
             )
         return self._engine.submit(held.generation, prompt_ids, params)
 
+    def _prompt_with(self, ask: Ask, hits: list[Hit], max_tokens: int) -> list[int] | None:
+        """``None``, and no hits any more: memory must never make a request fail that goes without it."""
+        if not hits:
+            return None
+        with contextlib.suppress(PromptError):
+            prompt_ids = self._prompt(ask, hits)
+            # Many clients ask for far more than any answer takes.
+            wanted = min(max_tokens, self._settings.inference.default_max_tokens)
+            if len(prompt_ids) + wanted <= self._engine.max_tokens:
+                return prompt_ids
+        hits.clear()
+        return None
+
     def _prompt(self, ask: Ask, hits: list[Hit]) -> list[int]:
         if ask.prompt is not None:
             ids: list[int] = self._base.tokenizer(ask.prompt)["input_ids"]
             return ids
-        return encode_prompt(self._base.tokenizer, self._recall.put_before(ask.request.messages, hits))
+        try:
+            return encode_prompt(self._base.tokenizer, self._recall.put_before(ask.request.messages, hits))
+        except jinja2.TemplateError as error:
+            raise PromptError(f"the model's chat template refuses these messages: {error}") from error
 
     def _observe_freshness(self, version: str, newest_event_time: float | None) -> None:
-        with self._lock:
-            if newest_event_time is None or version in self._fresh:
-                return
-            self._fresh.add(version)
-        self._metrics.observe(names.FRESHNESS, max(0.0, self._clock.now() - newest_event_time))
+        if newest_event_time is not None and self._versions.take_first_answer(version):
+            self._metrics.observe(names.FRESHNESS, max(0.0, self._clock.now() - newest_event_time))
 
     def _count_in_flight(self, step: int) -> None:
         with self._lock:

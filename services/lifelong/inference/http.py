@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -30,7 +31,8 @@ from lifelong.model.answer import Answer
 from lifelong.runtime.health import Health
 from lifelong.runtime.metrics import Metrics
 
-_PIECE_SECONDS = 600.0
+_FEEDBACK_AT_ONCE = 8
+_LOOK_SECONDS = 0.5
 
 
 def make_http(
@@ -40,15 +42,21 @@ def make_http(
     feedback: FeedbackDesk,
     health: Health,
     metrics: Metrics,
+    *,
     api_keys: tuple[str, ...] = (),
+    max_body_bytes: int | None = None,
 ) -> FastAPI:
-    app = FastAPI(title="lifelong", docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="lifelong", docs_url="/docs", redoc_url=None, max_body_size=max_body_bytes)
     refusals.install(app, metrics)
+    # Apart from the threads that answer: feedback waits for Kafka, however long that takes.
+    feedback_threads = CapacityLimiter(_FEEDBACK_AT_ONCE)
 
     def authorised(authorization: str | None = Header(default=None)) -> None:
         given = (authorization or "").removeprefix("Bearer ").encode()
         if api_keys and not any(hmac.compare_digest(given, key.encode()) for key in api_keys):
-            raise HTTPException(401, "a valid API key is needed: Authorization: Bearer KEY")
+            raise HTTPException(
+                401, "a valid API key is needed: Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"}
+            )
 
     guarded = [Depends(authorised)]
 
@@ -77,16 +85,19 @@ def make_http(
 
     async def _whole(begun: Begun, request: Request) -> Output:
         """Waits for the answer, and calls it off when the asker has gone."""
-        pieces = begun.running.__aiter__()
-        while True:
-            step = asyncio.ensure_future(anext(pieces, None))
-            while not step.done():
-                await asyncio.wait([step], timeout=0.5)
-                if not step.done() and await request.is_disconnected():
-                    begun.running.cancel()
-            if step.result() is None:
-                return _finished(begun)
-            answerer.note_piece(begun)
+
+        async def watch() -> None:
+            while not await request.is_disconnected():
+                await asyncio.sleep(_LOOK_SECONDS)
+            begun.running.cancel()
+
+        watching = asyncio.create_task(watch())
+        try:
+            async for _ in begun.running:
+                answerer.note_piece(begun)
+        finally:
+            watching.cancel()
+        return _finished(begun)
 
     async def _stream(begun: Begun, shape: _Shape, include_usage: bool) -> AsyncIterator[bytes]:
         try:
@@ -112,14 +123,14 @@ def make_http(
                 _finished(begun)
 
     def _finished(begun: Begun) -> Output:
-        answer: Answer = begun.running.result(timeout=_PIECE_SECONDS)
+        answer: Answer = begun.running.result(timeout=0)  # done, or called off just now
         output = answerer.finish(begun, answer)
         outputs.put(output)
         return output
 
     @app.post("/v1/feedback", dependencies=guarded, response_model=None, status_code=202)
     async def give_feedback(body: FeedbackBody) -> Response:
-        event_id = await run_in_threadpool(feedback.give, body)
+        event_id = await to_thread.run_sync(feedback.give, body, limiter=feedback_threads)
         return JSONResponse({"event_id": event_id}, status_code=202)
 
     @app.get("/v1/models", dependencies=guarded, response_model=None)

@@ -1,23 +1,29 @@
-"""Every answer on its way out: to the outputs topic, and to where feedback can find it by its id."""
+"""Every answer on its way out: to the outputs topic, and to where feedback can find it by its id.
+
+The topic is the record: an answer waits until the topic has it. Redis is only where feedback looks it up: while Redis
+is away answers go out all the same, and the oldest of those that wait for it are given up when they become too many.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
-import queue
 import threading
-from typing import Any
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 from lifelong.contracts import redis_keys, topics
 from lifelong.contracts.codec import decode, encode
 from lifelong.contracts.requests import Output
-from lifelong.errors import OverloadedError, UnreachableError
+from lifelong.errors import UnreachableError
 from lifelong.runtime.redis import connect_redis, redis_errors
 from lifelong.stream.base import Sink
 
 log = logging.getLogger(__name__)
 
 _BATCH = 200
-_RETRY_SECONDS = 1.0
 _DAY_SECONDS = 24 * 3600
 
 
@@ -30,7 +36,8 @@ class OutputStore:
         self._ttl_seconds = max(1, int(days * _DAY_SECONDS))
         self._redis: Any = connect_redis(url)
 
-    def put(self, outputs: list[Output]) -> None:
+    def put(self, outputs: Sequence[Output]) -> None:
+        """Raises UnreachableError."""
         with redis_errors(self._url):
             pipeline = self._redis.pipeline(transaction=False)
             for output in outputs:
@@ -44,6 +51,17 @@ class OutputStore:
         return None if value is None else decode(value, Output)
 
 
+class Store(Protocol):
+    def put(self, outputs: Sequence[Output]) -> None: ...
+
+    def get(self, output_id: str) -> Output | None: ...
+
+
+class _Waiting(NamedTuple):
+    output: Output
+    value: bytes
+
+
 class Outputs:
     """A thread that publishes what is handed over, again and again until it is out.
 
@@ -51,69 +69,151 @@ class Outputs:
         max_waiting, required: see ``InferenceSettings.outputs_waiting`` and ``require_outputs``.
     """
 
-    def __init__(self, sink: Sink, store: OutputStore, *, max_waiting: int, required: bool) -> None:
+    def __init__(
+        self, sink: Sink, store: Store, *, max_waiting: int, required: bool, retry_seconds: float = 1.0
+    ) -> None:
         self._sink = sink
         self._store = store
         self._max_waiting = max_waiting
         self._required = required
-        self._queue: queue.Queue[Output] = queue.Queue()
-        self._stop = threading.Event()
-        self._num_dropped = 0
-        self.trouble: str | None = None
-        """Why answers are waiting."""
+        self._retry_seconds = retry_seconds
+        self._changed = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        self._unstored: OrderedDict[str, Output] = OrderedDict()
+        """By id: what is not in the store yet, whether it is out or not."""
+        self._num_put = self._num_out = self._num_dropped = self._num_given_up = 0
+        self._stopping = threading.Event()
+        self._sink_trouble: str | None = None
+        self._store_trouble: str | None = None
+        self._next_store = 0.0
         self._thread = threading.Thread(target=self._run, name="outputs", daemon=True)
         self._thread.start()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why answers are waiting, or were dropped."""
+        found = [
+            self._sink_trouble and f"{len(self._waiting)} answers wait to be published: {self._sink_trouble}",
+            self._store_trouble and f"feedback cannot name the newest answers: {self._store_trouble}",
+            self._num_dropped and f"{self._num_dropped} answers were not published",
+            self._num_given_up and f"{self._num_given_up} answers cannot be named in feedback",
+        ]
+        return "; ".join(text for text in found if text) or None
+
     def check_room(self) -> None:
-        """Raises OverloadedError: so many answers wait to be published that none may be added."""
-        if self._required and self._queue.qsize() >= self._max_waiting:
-            raise OverloadedError(
-                f"{self._queue.qsize()} answers wait to be published: {self.trouble or 'please wait'}"
+        """Raises UnreachableError: so many answers wait to be published that none may be added."""
+        if self._required and len(self._waiting) >= self._max_waiting:
+            raise UnreachableError(
+                f"{len(self._waiting)} answers wait to be published, no more are given until they are out: "
+                f"{self._sink_trouble or 'the broker is slow'}"
             )
 
-    def put(self, output: Output) -> None:
-        """Never blocks."""
-        if not self._required and self._queue.qsize() >= self._max_waiting:
-            self._num_dropped += 1
-            log.warning("answer %s is not published; %d were dropped so far", output.id, self._num_dropped)
-            return
-        self._queue.put(output)
+    def put(self, output: Output) -> int:
+        """Never blocks. The ticket by which ``is_out`` knows it."""
+        value = encode(output)  # Here, so that the thread has nothing to do that could fail for one answer only.
+        with self._changed:
+            if not self._required and len(self._waiting) >= self._max_waiting:
+                self._num_dropped += 1
+                log.warning("answer %s is not published; %d were dropped so far", output.id, self._num_dropped)
+                return 0
+            self._num_put += 1
+            self._waiting.append(_Waiting(output, value))
+            self._unstored[output.id] = output
+            self._changed.notify_all()
+            return self._num_put
 
-    def flush(self) -> None:
-        """Wait until all that was handed over is out, however long that takes."""
-        self._queue.join()
+    def is_out(self, ticket: int) -> bool:
+        """Whether the topic has it and all that were handed over before it."""
+        return ticket <= self._num_out
+
+    def flush(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until all that was handed over up to now is out and in the store; False: it is not yet."""
+        with self._changed:
+            ticket, unstored = self._num_put, set(self._unstored)
+            return self._changed.wait_for(
+                lambda: self.is_out(ticket) and unstored.isdisjoint(self._unstored), timeout_seconds
+            )
+
+    def find(self, output_id: str) -> Output | None:
+        """An answer by its id, from the moment it was given. Raises UnreachableError."""
+        with self._changed:
+            waiting = self._unstored.get(output_id)
+        return waiting or self._store.get(output_id)
 
     def close(self, timeout_seconds: float) -> None:
-        self._stop.set()
+        """Publish what waits, but for no longer than this."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
         self._thread.join(timeout_seconds)
-        if self._thread.is_alive() or self._queue.qsize():
-            log.error("%d answers could not be published: %s", self._queue.qsize(), self.trouble)
+        if self._waiting:
+            log.error("%d answers could not be published: %s", len(self._waiting), self._sink_trouble)
 
     def _run(self) -> None:
-        while not (self._stop.is_set() and self._queue.empty()):
-            batch = self._next_batch()
-            while batch:
-                try:
-                    for output in batch:
-                        key = output.request_id.encode()
-                        self._sink.send(topics.OUTPUTS.name, encode(output), key=key)
-                    self._sink.flush()
-                    self._store.put(batch)
-                    self.trouble = None
-                    break
-                except UnreachableError as error:
-                    self.trouble = str(error)
-                    log.warning("answers are not published yet, trying again: %s", error)
-                    if self._stop.wait(_RETRY_SECONDS):
-                        return
-            for _ in batch:
-                self._queue.task_done()
+        while True:
+            with self._changed:
+                # Redis is tried again now and then, also when nothing else happens.
+                self._changed.wait_for(
+                    lambda: self._waiting or self._stopping.is_set(), self._retry_seconds if self._unstored else None
+                )
+                batch = list(itertools.islice(self._waiting, _BATCH))
+            if batch and not self._publish(batch) and self._stopping.wait(self._retry_seconds):
+                return
+            self._put_into_store()
+            if self._stopping.is_set() and not self._waiting:
+                return
 
-    def _next_batch(self) -> list[Output]:
+    def _publish(self, batch: Sequence[_Waiting]) -> bool:
         try:
-            batch = [self._queue.get(timeout=0.1)]
-        except queue.Empty:
-            return []
-        while len(batch) < _BATCH and not self._queue.empty():
-            batch.append(self._queue.get_nowait())
-        return batch
+            for output, value in batch:
+                self._sink.send(topics.OUTPUTS.name, value, key=output.request_id.encode())
+            self._sink.flush()
+        except Exception as error:
+            # Whatever it is: without this thread no answer would ever be published again.
+            if self._sink_trouble is None:
+                log.warning("answers are not published yet, trying again: %s", error, exc_info=_unexpected(error))
+            self._sink_trouble = str(error)
+            return False
+        self._sink_trouble = None
+        with self._changed:
+            for _ in batch:
+                self._waiting.popleft()
+            self._num_out += len(batch)
+            self._changed.notify_all()
+        return True
+
+    def _put_into_store(self) -> None:
+        if time.monotonic() < self._next_store and not self._stopping.is_set():
+            return
+        while True:
+            with self._changed:
+                batch = list(itertools.islice(self._unstored.values(), _BATCH))
+            if not batch:
+                return
+            try:
+                self._store.put(batch)
+            except Exception as error:
+                if self._store_trouble is None:
+                    log.warning("answers cannot be named in feedback: %s", error, exc_info=_unexpected(error))
+                self._store_trouble = str(error)
+                self._next_store = time.monotonic() + self._retry_seconds
+                self._give_up_oldest()
+                return
+            self._store_trouble = None
+            self._forget(batch)
+
+    def _give_up_oldest(self) -> None:
+        with self._changed:
+            while len(self._unstored) > self._max_waiting + len(self._waiting):
+                self._unstored.popitem(last=False)
+                self._num_given_up += 1
+
+    def _forget(self, stored: Sequence[Output]) -> None:
+        with self._changed:
+            for output in stored:
+                self._unstored.pop(output.id, None)
+            self._changed.notify_all()
+
+
+def _unexpected(error: Exception) -> bool:
+    return not isinstance(error, UnreachableError)

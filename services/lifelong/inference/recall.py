@@ -1,7 +1,7 @@
 """What is remembered, put before the model as something it can use.
 
-A question that was answered before becomes a turn of the conversation, asked and answered just before the question at
-hand: small models follow an example far better than an instruction. Anything else becomes a note before everything.
+A memory becomes a turn of the conversation, told and confirmed just before the question at hand: a small model takes up
+what it "said" itself far sooner than what a system prompt tells it. ``benchmarks/bench_recall.py`` compares the ways.
 """
 
 from __future__ import annotations
@@ -37,26 +37,19 @@ class Recall:
         return [hit for hit in hits if hit.score >= hits[0].score - self._settings.max_gap]
 
     def put_before(self, messages: Sequence[Message], hits: Sequence[Hit]) -> tuple[Message, ...]:
-        if not hits:
-            return tuple(messages)
-        system = [message for message in messages if message.role == "system"]
-        rest = [message for message in messages if message.role != "system"]
         turns: list[Message] = []
-        notes: list[str] = []
         # The best match last: what stands nearest to the question weighs most.
         for hit in reversed(hits):
             entry = hit.entry
             if entry.question is not None and entry.answer is not None:
-                turns.append(Message("user", self._cut(entry.question)))
-                turns.append(Message("assistant", self._cut(entry.answer)))
+                answer = self._cut(entry.answer)
+                turns.append(Message("user", f"Remember: {self._cut(entry.question)} {answer}"))
+                turns.append(Message("assistant", answer))
             else:
-                notes.append(f"- {self._cut(entry.text)}")
-        if notes:
-            note = "\n".join(["Use these notes if they help to answer:", *notes])
-            before = "\n\n".join([*(message.content for message in system), note])
-            system = [Message("system", before)]
+                turns.append(Message("user", f"What do you know about this? {messages[-1].content}"))
+                turns.append(Message("assistant", self._cut(entry.text)))
         # Before the question, after what was said up to then.
-        return (*system, *rest[:-1], *turns, *rest[-1:])
+        return (*messages[:-1], *turns, *messages[-1:])
 
     def _cut(self, text: str) -> str:
         limit = self._settings.max_chars

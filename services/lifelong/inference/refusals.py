@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from lifelong.contracts import metrics as names
 from lifelong.errors import CorruptVersionError, OverloadedError, RegistryError, UnknownVersionError, UnreachableError
 from lifelong.inference.feedback import UnknownOutputError
-from lifelong.inference.handler import PromptTooLongError
+from lifelong.inference.handler import PromptError, PromptTooLongError
 from lifelong.inference.wire import BadFieldError
 from lifelong.runtime.metrics import Metrics
 
@@ -23,6 +23,7 @@ _TYPES = {
     405: "invalid_request_error",
     429: "rate_limit_error",
 }
+_CODES = {401: "invalid_api_key", 404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 
 
 def refuse(
@@ -44,6 +45,8 @@ def refusal(error: Exception) -> JSONResponse | None:
         return refuse(400, str(error), param=error.param, code=error.code)
     if isinstance(error, PromptTooLongError):
         return refuse(400, str(error), param="messages", code="context_length_exceeded")
+    if isinstance(error, PromptError):
+        return refuse(400, str(error), param="messages", code="invalid_value")
     if isinstance(error, UnknownOutputError):
         return refuse(404, str(error), param="output_id", code="output_not_found")
     if isinstance(error, UnknownVersionError):
@@ -73,10 +76,8 @@ def install(app: FastAPI, metrics: Metrics) -> None:
 
     for kind in (
         BadFieldError,
-        PromptTooLongError,
-        UnknownVersionError,
+        PromptError,
         OverloadedError,
-        CorruptVersionError,
         UnreachableError,
         RegistryError,
     ):
@@ -101,7 +102,8 @@ def install(app: FastAPI, metrics: Metrics) -> None:
             message = f"no route {request.method} {request.url.path}"
         elif error.status_code == 405:
             message = f"{request.method} is not allowed on {request.url.path}"
-        return counted(request, refuse(error.status_code, message, headers=dict(error.headers or {})))
+        code = _CODES.get(error.status_code)
+        return counted(request, refuse(error.status_code, message, code=code, headers=dict(error.headers or {})))
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -2,7 +2,8 @@
 
 A version is loaded, checked against its hashes and warmed beside the one that answers, then the name is flipped. Every
 request keeps the version it began with. Where a new version cannot be had, the old one goes on answering, and
-``trouble`` says why.
+``trouble`` says why. At the start there is no old one: then the nearest accepted version before it answers. Where not
+even the pointer can be read, nothing does: whatever was guessed could be what an operator has rolled back.
 """
 
 from __future__ import annotations
@@ -10,18 +11,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from lifelong.contracts import metrics as names
 from lifelong.contracts.versions import Manifest, parse_version_key, version_key
-from lifelong.errors import LifelongError, OverloadedError, RegistryError, UnknownVersionError
+from lifelong.errors import (
+    CorruptVersionError,
+    LifelongError,
+    OverloadedError,
+    RegistryError,
+    UnknownVersionError,
+    UnreachableError,
+)
 from lifelong.model.adapter import CONFIG_FILE, WEIGHTS_FILE, unpack_settings, unpack_state
 from lifelong.model.base import BaseModel
 from lifelong.model.engine import Engine, Generation
 from lifelong.model.ring import GenerationRing
 from lifelong.model.student import build_student
 from lifelong.registry.base import PointerState
-from lifelong.registry.registry import Registry
+from lifelong.registry.registry import Registry, is_accepted
 from lifelong.runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -53,7 +62,9 @@ class Versions:
         student_line: str,
         num_hot: int,
         num_pinned: int,
+        retry_seconds: float = 5.0,
     ) -> None:
+        """``retry_seconds``: until a version that could not be had is tried again, while the pointer stays."""
         self._engine = engine
         self._base = bare_base
         self._registry = registry
@@ -63,13 +74,23 @@ class Versions:
         self._ring = GenerationRing(engine, keep=num_hot)
         self._num_pinned = num_pinned
         self._loading = threading.Lock()
+        self._answered = threading.Lock()
         self._pinned: OrderedDict[str, Generation] = OrderedDict()
         self._manifests: dict[str, Manifest | None] = {}
         self._students: dict[str, BaseModel] = {}
         self._epochs: dict[str, int] = {}
         self._live: dict[str, int] = {}
+        self._retry_seconds = retry_seconds
+        self._failed: dict[str, tuple[PointerState, float]] = {}
+        """Line → the state whose version could not be had, and when to try again."""
+        self._newest = 0
+        self._unanswered: set[str] = set()
         self.trouble: dict[str, str] = {}
         """Line → why its newest version does not answer."""
+
+    @property
+    def ready(self) -> bool:
+        return self._ring.current(self.line) is not None
 
     # -- by the thread that follows the pointers -------------------------------------------------------------------
 
@@ -78,15 +99,10 @@ class Versions:
         for line in (self.line, self.student_line):
             try:
                 self._refresh(line, self._registry.state(line))
-                self.trouble.pop(line, None)
             except (LifelongError, ValueError, RuntimeError) as error:
-                if self.trouble.get(line) != str(error):
-                    log.warning("%s: %s", line, error)
-                self.trouble[line] = str(error)
-        if self._ring.current(self.line) is None:
-            # Whatever is wrong with the versions: the base was there before all of them.
-            self._ring.flip(self.line, self._load(self.line, 0))
+                self._note_trouble(line, error)
         self._metrics.set(names.GENERATIONS, len(self._engine.generations()))
+        self._forget_manifests()
 
     def _refresh(self, line: str, state: PointerState) -> None:
         if state.epoch < self._epochs.get(line, 0):
@@ -95,16 +111,75 @@ class Versions:
         self._live[line] = state.live
         self._metrics.set(names.VERSION, state.candidate, line=line, pointer="committed")
         if line == self.student_line and state.live == 0:
+            self.trouble.pop(line, None)
             return  # Nothing was distilled yet.
         key = version_key(line, state.live)
         if self._ring.current(line) == key and self._is_well(key):
+            self.trouble.pop(line, None)
             return
-        generation = self._ring.find(key) or self._load(line, state.live)
+        failed, retry_at = self._failed.get(line, (None, 0.0))
+        if failed == state and self._registry.clock.monotonic() < retry_at:
+            return  # ``trouble`` is as it was.
+        try:
+            generation = self._ring.find(key) or self._load(line, state.live)
+        except (LifelongError, ValueError, RuntimeError) as error:
+            self._failed[line] = (state, self._registry.clock.monotonic() + self._retry_seconds)
+            if self._ring.current(line) is None and isinstance(error, CorruptVersionError | UnknownVersionError):
+                self._serve_earlier(line, state.live)
+            raise
+        self._failed.pop(line, None)
+        self.trouble.pop(line, None)
+        self._flip(line, state, generation)
+
+    def _flip(self, line: str, state: PointerState, generation: Generation) -> None:
+        is_first = self._ring.current(line) is None
         self._ring.flip(line, generation)
         self._metrics.set(names.VERSION, state.live, line=line, pointer="live")
-        if state.moved:
+        # What was live before this server started says nothing of how long a swap or learning takes.
+        if not is_first and state.moved:
             self._metrics.observe(names.SWAP_SECONDS, max(0.0, self._registry.clock.now() - state.moved), line=line)
-        log.info("%s answers", key)
+        if line == self.line:
+            if not is_first and state.live > self._newest:
+                self._unanswered.add(generation.key)
+            self._newest = max(self._newest, state.live)
+        log.info("%s answers", generation.key)
+
+    def _serve_earlier(self, line: str, number: int) -> None:
+        """The live version is damaged, and nothing answers yet."""
+        for earlier in self._earlier(line, number):
+            try:
+                generation = self._load(line, earlier)
+            except (LifelongError, ValueError, RuntimeError) as error:
+                log.warning("%s: %s", version_key(line, earlier), error)
+                continue
+            self._ring.flip(line, generation)
+            log.warning("%s answers in the place of %s", generation.key, version_key(line, number))
+            return
+
+    def _earlier(self, line: str, number: int) -> Iterator[int]:
+        for earlier in range(number - 1, 0, -1):
+            try:
+                if is_accepted(self._registry.manifest(line, earlier)):
+                    yield earlier
+            except (CorruptVersionError, UnknownVersionError) as error:
+                log.warning("%s: %s", version_key(line, earlier), error)
+        if line == self.line:
+            yield 0
+
+    def _note_trouble(self, line: str, error: Exception) -> None:
+        if self.trouble.get(line) != str(error):
+            log.warning("%s: %s", line, error)
+        self.trouble[line] = str(error)
+
+    def _forget_manifests(self) -> None:
+        # A version that is being loaded on demand is not among the generations yet.
+        if self._loading.acquire(blocking=False):
+            try:
+                there = {generation.key for generation in self._engine.generations()}
+                self._manifests = {key: found for key, found in self._manifests.items() if key in there}
+                self._unanswered &= there
+            finally:
+                self._loading.release()
 
     def _is_well(self, key: str) -> bool:
         generation = self._ring.find(key)
@@ -120,7 +195,7 @@ class Versions:
 
         Raises:
             UnknownVersionError: there is no such version. CorruptVersionError: its files are gone or damaged.
-            OverloadedError: it is being replaced at this moment.
+            OverloadedError: it has failed at this moment. UnreachableError: nothing answers yet.
         """
         try:
             line, number = parse_version_key(model or self.line)
@@ -129,16 +204,30 @@ class Versions:
         if line not in (self.line, self.student_line):
             raise UnknownVersionError(f"no model {model!r}: there are {self.line} and {self.student_line}")
         if number is None:
-            key = self._ring.current(line)
-            if key is None:
-                raise UnknownVersionError(f"{line} has no version yet")
-            generation = self._ring.find(key)
-            if generation is None:
-                raise OverloadedError(f"{key} is being replaced; ask again")
+            generation = self._current(line)
         else:
             key = version_key(line, number)
             generation = self._ring.find(key) or self._pin(line, number)
-        return Held(generation, self._manifests.get(key))
+        return Held(generation, self._manifests.get(generation.key))
+
+    def _current(self, line: str) -> Generation:
+        while (key := self._ring.current(line)) is not None:
+            generation = self._ring.find(key)
+            if generation is not None:
+                return generation
+            if self._ring.current(line) == key:
+                raise OverloadedError(f"{key} has failed and is being loaded again; ask again")
+        if line == self.line:
+            raise UnreachableError(f"no version answers yet: {self.trouble.get(line, 'it is being loaded')}")
+        raise UnknownVersionError(f"{line} has no version yet")
+
+    def take_first_answer(self, key: str) -> bool:
+        """Whether this is the first answer by a version that went live while we served. True once for each."""
+        with self._answered:
+            if key not in self._unanswered:
+                return False
+            self._unanswered.discard(key)
+            return True
 
     def models(self) -> list[str]:
         """All names that can be asked for at once: lines, and versions in memory."""
@@ -169,6 +258,8 @@ class Versions:
         with self._loading:
             generation = self._pinned.get(key)
             if generation is None or generation.failure is not None:
+                if generation is not None:
+                    self._pinned.pop(key).release()
                 generation = self._load(line, number)
                 self._pinned[key] = generation
             self._pinned.move_to_end(key)
@@ -176,7 +267,7 @@ class Versions:
                 _, oldest = self._pinned.popitem(last=False)
                 oldest.release()
             if not generation.hold():
-                raise OverloadedError(f"{key} is being replaced; ask again")
+                raise OverloadedError(f"{key} has just been taken down; ask again")
             return generation
 
     def _load(self, line: str, number: int) -> Generation:
