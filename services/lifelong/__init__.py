@@ -1,10 +1,10 @@
 """A large language model that keeps learning from your event stream while it serves.
 
-    from lifelong import Client
+from lifelong import Client
 
-    with Client() as client:
-        answer = client.ask("Which version of Firefox was the first to support the CSS at-rule @container?")
-        client.feedback(answer, correction="Firefox 110.")
+with Client() as client:
+    answer = client.ask("Which version of Firefox was the first to support the CSS at-rule @container?")
+    client.feedback(answer, correction="Firefox 110.")
 """
 
 from typing import TYPE_CHECKING, Any
