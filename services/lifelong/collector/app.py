@@ -26,7 +26,7 @@ from lifelong.errors import DecodeError
 from lifelong.memory.base import MemoryEntry, MemoryStore
 from lifelong.memory.redis import RedisMemory
 from lifelong.runtime.clock import Clock, SystemClock
-from lifelong.runtime.health import Health, HealthServer
+from lifelong.runtime.health import AppWithHealth, Health, HealthServer
 from lifelong.runtime.metrics import Metrics
 from lifelong.stream.base import GroupSource, Partition, Record, Sink
 from lifelong.stream.dead_letters import DeadLetters
@@ -160,6 +160,9 @@ class CollectorApp:
 
 def _letter(record: Record, refusal: DecodeError) -> tuple[Record, DecodeError]:
     """The record as it came, or its beginning if it would not fit through the producer."""
+    if record.key is None and record.value is None:
+        # Kafka has such records, but our sinks refuse to write them.
+        return msgspec.structs.replace(record, value=b""), refusal
     num_bytes = len(record.key or b"") + len(record.value or b"")
     num_bytes += sum(len(name) + len(text or b"") for name, text in record.headers)
     if num_bytes <= _MAX_LETTER_BYTES:
@@ -170,22 +173,7 @@ def _letter(record: Record, refusal: DecodeError) -> tuple[Record, DecodeError]:
     return cut, DecodeError(refusal.reason, f"{refusal.detail}; here without headers, and cut to its beginning")
 
 
-class _Process:
-    """The app with its health port."""
-
-    def __init__(self, app: CollectorApp, server: HealthServer) -> None:
-        self._app = app
-        self._server = server
-
-    def run(self, stop: threading.Event) -> None:
-        self._app.run(stop)
-
-    def close(self) -> None:
-        self._app.close()
-        self._server.close()
-
-
-def build(settings: Settings) -> _Process:
+def build(settings: Settings) -> AppWithHealth:
     own, line, url = settings.collector, settings.line.name, settings.redis.url
     metrics, health = Metrics("collector"), Health("collector")
     server = HealthServer(settings.metrics, metrics, health)
@@ -212,4 +200,4 @@ def build(settings: Settings) -> _Process:
         clock=SystemClock(),
         fetch=fetch,
     )
-    return _Process(app, server)
+    return AppWithHealth(app, server)

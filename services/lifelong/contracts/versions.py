@@ -76,13 +76,16 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """For a student: ``line@number`` it was distilled from."""
 
 
+Change = Literal["committed", "rejected", "promoted", "rolled-back"]
+
+
 class VersionEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """The value of one record of the versions topic."""
 
     line: str
     number: int
     kind: Kind
-    change: Literal["committed", "rejected", "promoted", "rolled-back"]
+    change: Change
     time: float
     """Seconds since 1970."""
     parent: int | None = None
@@ -93,9 +96,7 @@ class VersionEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     num_samples: int = 0
 
 
-def version_event(
-    manifest: Manifest, change: Literal["committed", "rejected", "promoted", "rolled-back"], time: float
-) -> VersionEvent:
+def version_event(manifest: Manifest, change: Change, time: float) -> VersionEvent:
     return VersionEvent(
         line=manifest.line,
         number=manifest.number,

@@ -22,7 +22,7 @@ from lifelong.registry.pointers import RedisPointers
 from lifelong.registry.registry import Registry, is_accepted
 from lifelong.registry.writer import Writer, acquire_writer
 from lifelong.runtime.clock import Clock, SystemClock
-from lifelong.runtime.health import Health, HealthServer
+from lifelong.runtime.health import AppWithHealth, Health, HealthServer
 from lifelong.runtime.metrics import Metrics
 from lifelong.stream.base import Partition, Record, Sink, Source
 from lifelong.stream.dead_letters import DeadLetters
@@ -232,22 +232,7 @@ class DistillerApp:
                 self._metrics.set(names.LAG_SECONDS, 0, **labels)
 
 
-class _Process:
-    """The app with its health port."""
-
-    def __init__(self, app: DistillerApp, server: HealthServer) -> None:
-        self._app = app
-        self._server = server
-
-    def run(self, stop: threading.Event) -> None:
-        self._app.run(stop)
-
-    def close(self) -> None:
-        self._app.close()
-        self._server.close()
-
-
-def build(settings: Settings) -> _Process:
+def build(settings: Settings) -> AppWithHealth:
     clock = SystemClock()
     metrics, health = Metrics("distiller"), Health("distiller")
     server = HealthServer(settings.metrics, metrics, health)
@@ -260,4 +245,4 @@ def build(settings: Settings) -> _Process:
         health=health,
         clock=clock,
     )
-    return _Process(app, server)
+    return AppWithHealth(app, server)

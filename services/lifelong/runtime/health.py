@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from lifelong.config.shared import MetricsSettings
 from lifelong.errors import ConfigError
 from lifelong.runtime.metrics import Metrics
+from lifelong.runtime.process import App
 
 log = logging.getLogger(__name__)
 
@@ -72,3 +73,18 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class AppWithHealth:
+    """An app (see :mod:`lifelong.runtime.process`) whose health port opens before it and closes after it."""
+
+    def __init__(self, app: App, server: HealthServer) -> None:
+        self._app = app
+        self._server = server
+
+    def run(self, stop: threading.Event) -> None:
+        self._app.run(stop)
+
+    def close(self) -> None:
+        self._app.close()
+        self._server.close()

@@ -12,7 +12,7 @@ import msgspec
 import torch
 
 from lifelong.contracts import topics
-from lifelong.contracts.versions import Manifest, VersionEvent, version_key
+from lifelong.contracts.versions import Change, Manifest, version_event, version_key
 from lifelong.errors import DecodeError, UnreachableError
 from lifelong.model.base import load_base
 from lifelong.model.learner import AdapterLearner
@@ -21,7 +21,7 @@ from lifelong.registry.pointers import RedisPointers
 from lifelong.registry.registry import Registry, is_accepted
 from lifelong.registry.writer import Writer, acquire_writer
 from lifelong.runtime.clock import Clock, SystemClock
-from lifelong.runtime.health import Health, HealthServer
+from lifelong.runtime.health import AppWithHealth, Health, HealthServer
 from lifelong.runtime.metrics import Metrics
 from lifelong.stream.base import Partition, Record, Sink, Source
 from lifelong.stream.dead_letters import DeadLetters
@@ -194,22 +194,12 @@ class TrainerApp:
                     raise _Interrupted from error
 
     def _announce(self, manifest: Manifest, *, promoted: bool) -> None:
-        changes = ["committed" if is_accepted(manifest) else "rejected", *(["promoted"] if promoted else [])]
+        changes: list[Change] = ["committed" if is_accepted(manifest) else "rejected"]
+        if promoted:
+            changes.append("promoted")
         key = version_key(manifest.line, manifest.number).encode()
         for change in changes:
-            event = VersionEvent(
-                line=manifest.line,
-                number=manifest.number,
-                kind=manifest.kind,
-                change=change,  # type: ignore[arg-type]
-                time=self._clock.now(),
-                parent=manifest.parent,
-                weights_sha256=manifest.weights_sha256,
-                verdict=manifest.verdict,
-                counts=manifest.counts,
-                newest_event_time=manifest.newest_event_time,
-                num_samples=sum(len(batch.samples) for batch in manifest.batches),
-            )
+            event = version_event(manifest, change, self._clock.now())
             self._sink.send(topics.VERSIONS.name, msgspec.json.encode(event), key=key)
         self._sink.flush()
 
@@ -239,22 +229,7 @@ class TrainerApp:
         }
 
 
-class _Process:
-    """The app with its health port."""
-
-    def __init__(self, app: TrainerApp, server: HealthServer) -> None:
-        self._app = app
-        self._server = server
-
-    def run(self, stop: threading.Event) -> None:
-        self._app.run(stop)
-
-    def close(self) -> None:
-        self._app.close()
-        self._server.close()
-
-
-def build(settings: Settings) -> _Process:
+def build(settings: Settings) -> AppWithHealth:
     clock = SystemClock()
     metrics, health = Metrics("trainer"), Health("trainer")
     server = HealthServer(settings.metrics, metrics, health)
@@ -268,4 +243,4 @@ def build(settings: Settings) -> _Process:
         health=health,
         clock=clock,
     )
-    return _Process(app, server)
+    return AppWithHealth(app, server)
