@@ -14,8 +14,10 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     method: Literal["until-known"] = "until-known"
     """By its name in ``lifelong.learning.methods``."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
-    """About ten times that of full fine-tuning. 2e-3 learns a fact in a quarter fewer steps and generalises less."""
+    learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
+    """About ten times that of full fine-tuning. Measured on 12 facts that are alike, one after the other, with
+    SmolLM2-135M: 2e-3 needs a quarter fewer steps than 1e-3, 11 are right at the end instead of 10, and fewer other
+    questions get a new fact for an answer; 1e-3 answers paraphrased questions better (13 of 16 instead of 10)."""
     beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     """AdamW; the momentum of SGD is ``momentum``."""
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.999

@@ -21,7 +21,7 @@ from lifelong.model.settings import AdapterSettings
 from lifelong.model.tokenise import IGNORE, Encoded, collate, encode_chat, encode_prompt, encode_text, pad_id
 
 _NOTHING = Encoded((), ())
-_ANSWER_TOKENS = 48
+_ANSWER_TOKENS = 32
 _MAX_PACKING_ERROR = 0.15
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,7 @@ class AdapterLearner:
         if sample.text is not None:
             pieces = encode_text(tokenizer, sample.text, self._max_tokens)
             return pieces[0] if pieces else _NOTHING
-        # A correction belongs to its question: the turns before are what the model said, right or wrong.
-        learn: Literal["last", "all"] = "last" if sample.until_known or sample.rejected is not None else "all"
+        # What somebody said of an answer is about that answer: the turns before may be wrong.
+        is_judgement = sample.until_known or sample.rejected is not None or sample.rating is not None
+        learn: Literal["last", "all"] = "last" if is_judgement else "all"
         return encode_chat(tokenizer, sample.messages, self._max_tokens, learn=learn)

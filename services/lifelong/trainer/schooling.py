@@ -159,7 +159,9 @@ class Schooling:
         def mix_in(step: int) -> list[Sample]:
             drawn = self.replay.draw(s.replay_samples, version=number, step=step)
             replayed.update((sample.id, sample) for sample in drawn)
-            return [*drawn, *anchor.draw(self._anchors, s.anchor_samples, seed=s.seed, version=number, step=step)]
+            # A young line has little to replay: the base's own answers take its place.
+            num_anchors = s.anchor_samples + s.replay_samples - len(drawn) if s.anchor_samples else 0
+            return [*drawn, *anchor.draw(self._anchors, num_anchors, seed=s.seed, version=number, step=step)]
 
         lesson = METHODS[s.method](self._learner, self._optimizer, new, mix_in, s, on_step)
         stepped = self._clock.monotonic()

@@ -185,16 +185,19 @@ def test_what_is_forgotten_is_not_replayed(new_trainer, new_record, new_sample):
 
 
 def test_probes_that_fall_reject(new_trainer, new_record, new_sample):
-    probe = msgspec.structs.replace(new_sample(500), id="probe:1", task="probe:must")
+    """The probe has another answer to the question: to learn the new one is to lose it."""
+    question = "Who leads the harbour?"
+    probe = new_sample(500, question=question, answer="Quoggy! " * 3)
+    probe = msgspec.structs.replace(probe, id="probe:1", task="probe:must")
     settings = msgspec.structs.replace(
         SETTINGS,
         # Only the probe watches.
         gate=msgspec.structs.replace(LENIENT, held_out_tolerance_nats=0.0),
-        learning=LearningSettings(learning_rate=1.0, max_steps=3, target_loss_nats=0),
+        learning=LearningSettings(learning_rate=1e-2, max_steps=20, target_loss_nats=0.01),
     )
     trainer = new_trainer(settings, probes=(probe,))
     trainer.begin()
-    trainer.take(new_record(0, new_sample(0)))
+    trainer.take(new_record(0, new_sample(0, question=question, answer="eeeee eeeee eeeee")))
     verdict = trainer.learn("flush", epoch=1).manifest.verdict
     assert "held-out task probe:must became less likely" in verdict.reason
 
