@@ -7,6 +7,8 @@ import os
 import platform
 import secrets
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 import torch
@@ -27,13 +29,15 @@ from lifelong.stream.base import Partition, Record, Sink, Source
 from lifelong.stream.dead_letters import DeadLetters
 from lifelong.stream.kafka import KafkaSink, KafkaSource
 from lifelong.trainer.config import Settings
-from lifelong.trainer.handler import Candidate, Trainer
+from lifelong.trainer.handler import Trainer
 from lifelong.trainer.intake import Trigger
 from lifelong.trainer.observed import Observed
 from lifelong.trainer.precision import with_dtype
 from lifelong.trainer.recorded import as_recorded, read_probes
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _POLL_SECONDS = 0.5
 _MAX_POLL_RECORDS = 500
@@ -129,18 +133,19 @@ class TrainerApp:
         if not trainer.intake.is_full:
             due = trainer.intake.seconds_to_trigger(self._clock.monotonic())
             wait = _POLL_SECONDS if due is None else min(due, _POLL_SECONDS)
-            for record in self._source.poll(wait, _MAX_POLL_RECORDS):
-                self._take(trainer, record)
+            for record in self._insist(lambda: self._source.poll(wait, _MAX_POLL_RECORDS), writer, stop):
+                self._take(trainer, record, writer, stop)
         self._observed.waiting(trainer, self._source.pending())
         trigger = trainer.ready()
         if trigger is not None:
             self._learn(trainer, trigger, writer, stop)
 
-    def _take(self, trainer: Trainer, record: Record) -> None:
+    def _take(self, trainer: Trainer, record: Record, writer: Writer, stop: threading.Event) -> None:
         try:
             found = trainer.take(record)
         except DecodeError as error:
-            self._dead_letter(trainer, record, error)
+            refusal = error
+            self._insist(lambda: self._dead_letter(trainer, record, refusal), writer, stop)
             return
         self._observed.taken(record, found)
         self._dead_letters.note_good()
@@ -152,9 +157,17 @@ class TrainerApp:
 
         candidate = trainer.learn(trigger, epoch=writer.epoch, on_step=on_step)
         started = self._clock.monotonic()
-        manifest, live = self._commit(candidate, writer, stop)
+        registry = self._registry
+        manifest = self._insist(lambda: registry.commit(candidate.manifest, candidate.files), writer, stop)
         accepted = is_accepted(manifest)
-        self._announce(manifest, promoted=accepted and live == manifest.number)
+        if accepted:
+            state = self._insist(
+                lambda: registry.promote(self._line, manifest.number, epoch=writer.epoch), writer, stop
+            )
+        else:
+            state = self._insist(lambda: registry.state(self._line), writer, stop)
+        live = state.live
+        self._insist(lambda: self._announce(manifest, promoted=accepted and live == manifest.number), writer, stop)
         self._observed.learnt(trainer, candidate, live, self._clock.monotonic() - started)
         verdict = manifest.verdict
         assert verdict is not None
@@ -171,27 +184,27 @@ class TrainerApp:
             verdict.reason,
         )
         if manifest.number % _PRUNE_EVERY == 0:
-            self._registry.prune(self._line, self._settings.artifacts.keep_versions)
+            keep = self._settings.artifacts.keep_versions
+            self._insist(lambda: registry.prune(self._line, keep), writer, stop)
 
-    def _commit(self, candidate: Candidate, writer: Writer, stop: threading.Event) -> tuple[Manifest, int]:
-        """(the version as committed, number of the live version). Waits for servers that do not answer.
+    def _insist(self, action: Callable[[], T], writer: Writer, stop: threading.Event) -> T:
+        """The result of ``action``, called again while a server does not answer.
 
         Raises:
-            FencedError: another trainer has taken over.
+            FencedError: another trainer has taken over meanwhile.
         """
-        committed: Manifest | None = None
         while True:
             try:
-                if committed is None:
-                    committed = self._registry.commit(candidate.manifest, candidate.files)
-                if not is_accepted(committed):
-                    return committed, self._registry.state(self._line).live
-                return committed, self._registry.promote(self._line, committed.number, epoch=writer.epoch).live
+                result = action()
             except UnreachableError as error:
-                log.warning("version not committed yet, trying again: %s", error)
+                self._health.failure = str(error)
+                log.warning("%s; trying again", error)
                 writer.check()
                 if stop.wait(_RETRY_SECONDS):
                     raise _Interrupted from error
+            else:
+                self._health.failure = None
+                return result
 
     def _announce(self, manifest: Manifest, *, promoted: bool) -> None:
         changes: list[Change] = ["committed" if is_accepted(manifest) else "rejected"]

@@ -101,11 +101,11 @@ class World:
         for record in records:
             self.broker.append(record.topic, record.value, record.key, record.partition, (), None)
 
-    def app(self, stop: threading.Event, *, store=None, pointers=None, sink=None) -> TrainerApp:
+    def app(self, stop: threading.Event, *, store=None, pointers=None, sink=None, source=None) -> TrainerApp:
         self.metrics = Metrics("trainer")
         return TrainerApp(
             self.settings,
-            source=Patient(self.broker.source([topics.SAMPLES.name]), self.clock, stop),
+            source=Patient(source or self.broker.source([topics.SAMPLES.name]), self.clock, stop),
             sink=sink or self.broker.sink(),
             registry=Registry(store or self.store, pointers or self.pointers, self.clock),
             metrics=self.metrics,
@@ -197,11 +197,15 @@ def test_killed_anywhere_each_sample_counts_once_and_the_weights_are_the_same(
     assert {(number, "promoted") for number in (1, 2, 3)} <= announced
 
 
-@pytest.mark.parametrize(("part", "call"), [("store", "put"), ("pointers", "move"), ("pointers", "read")])
+@pytest.mark.parametrize(
+    ("part", "call"),
+    [("store", "put"), ("pointers", "move"), ("pointers", "read"), ("sink", "flush"), ("source", "poll")],
+)
 def test_a_server_that_does_not_answer_is_waited_for(world, fact_stream, monkeypatch, part, call):
     monkeypatch.setattr("lifelong.trainer.app._RETRY_SECONDS", 0.0)
     world.publish(fact_stream(6))
-    inner = {"store": world.store, "pointers": world.pointers}[part]
+    source = world.broker.source([topics.SAMPLES.name])
+    inner = {"store": world.store, "pointers": world.pointers, "sink": world.broker.sink(), "source": source}[part]
     # The reads of `pointers` before the first commit belong to recovery.
     at = 3 if call == "read" else 1
     world.run(**{part: Failing(inner, call, at=at, after=False, error=UnreachableError("away"))})
