@@ -174,15 +174,20 @@ def _letter(record: Record, refusal: DecodeError) -> tuple[Record, DecodeError]:
 
 
 def build(settings: Settings) -> AppWithHealth:
-    own, line, url = settings.collector, settings.line.name, settings.redis.url
     metrics, health = Metrics("collector"), Health("collector")
     server = HealthServer(settings.metrics, metrics, health)
+    return AppWithHealth(connect(settings, metrics, health), server)
+
+
+def connect(settings: Settings, metrics: Metrics, health: Health) -> CollectorApp:
+    """The app on the servers that the settings name."""
+    own, line, url = settings.collector, settings.line.name, settings.redis.url
     fetch = None
     if own.dataref_allowed_prefixes:
         fetch = Fetcher(
             own.dataref_allowed_prefixes, max_bytes=own.max_event_bytes, timeout_seconds=own.dataref_timeout_seconds
         )
-    app = CollectorApp(
+    return CollectorApp(
         settings,
         source=KafkaGroupSource(settings.kafka, [topics.EVENTS.name], group_id(line)),
         sink=KafkaSink(settings.kafka),
@@ -200,4 +205,3 @@ def build(settings: Settings) -> AppWithHealth:
         clock=SystemClock(),
         fetch=fetch,
     )
-    return AppWithHealth(app, server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections import Counter
 
@@ -31,12 +32,17 @@ def language(text: str) -> str | None:
     letters. Japanese is told from Chinese by its kana.
     """
     counts: Counter[str] = Counter()
-    for character in text[:_LOOKED_AT]:
+    for character, number in Counter(text[:_LOOKED_AT]).items():
         if character.isalpha():
-            counts[_SCRIPTS.get(unicodedata.name(character, "").split(" ")[0], "Zyyy")] += 1
+            counts[_script(character)] += number
     if not counts:
         return None
     if counts["Kana"] * 10 >= counts["Hani"] + counts["Kana"] > 0 and counts["Kana"]:
         counts["Kana"] += counts.pop("Hani", 0)
     script = max(counts, key=lambda name: (counts[name], name))
     return _LANGUAGES.get(script, "und-" + script)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _script(letter: str) -> str:
+    return _SCRIPTS.get(unicodedata.name(letter, "").split(" ")[0], "Zyyy")

@@ -51,6 +51,13 @@ _IP = re.compile(
     r"(?<![\w.:-])(?:(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4})(?![\w:-])(?!\.\d)"
 )
 
+# What a secret cannot do without: most texts have none of it, and looking for it is ten times as quick as the patterns.
+_SIGNS = (
+    *("-----BEGIN", "AKIA", "ASIA", "ABIA", "ACCA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"),
+    *("sk-", "k_live_", "k_test_", "xox", "AIza", "hf_", "npm_", "pypi-", "SG.", "eyJ", "://"),
+)
+_NAMES = ("key", "secret", "token", "passw", "bearer")
+
 MIN_ENTROPY_BITS = 3.5
 """Per character. Words and identifiers lie below, random base64 of 20 characters or more lies above."""
 
@@ -77,6 +84,8 @@ class Masker:
 
     def mask(self, text: str) -> str:
         for kind, steps in self._steps:
+            if kind == "secret" and not _may_hold_secrets(text):
+                continue
             for pattern, covered in steps:
                 text = pattern.sub(partial(self._replace, kind, covered), text)
         return text
@@ -89,6 +98,11 @@ class Masker:
         # A secret after its name: the name stays, and so does what follows a number that was found too long.
         start = match.start("value") - match.start() if "value" in match.re.groupindex else 0
         return f"{match[0][:start]}[{kind.upper()}]{match[0][start + length :]}"
+
+
+def _may_hold_secrets(text: str) -> bool:
+    lowered = text.lower()
+    return any(map(text.__contains__, _SIGNS)) or any(map(lowered.__contains__, _NAMES))
 
 
 def _whole(match: re.Match[str]) -> int:
