@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 
 from lifelong.contracts.requests import Output
 from lifelong.inference import refusals
+from lifelong.inference.body_limit import BodyLimit
 from lifelong.inference.feedback import FeedbackDesk
 from lifelong.inference.handler import Answerer, Begun
 from lifelong.inference.outputs import Outputs
@@ -46,7 +47,9 @@ def make_http(
     api_keys: tuple[str, ...] = (),
     max_body_bytes: int | None = None,
 ) -> FastAPI:
-    app = FastAPI(title="lifelong", docs_url="/docs", redoc_url=None, max_body_size=max_body_bytes)
+    app = FastAPI(title="lifelong", docs_url="/docs", redoc_url=None)
+    if max_body_bytes is not None:
+        app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     refusals.install(app, metrics)
     # Apart from the threads that answer: feedback waits for Kafka, however long that takes.
     feedback_threads = CapacityLimiter(_FEEDBACK_AT_ONCE)

@@ -37,6 +37,8 @@ class Recall:
         return [hit for hit in hits if hit.score >= hits[0].score - self._settings.max_gap]
 
     def put_before(self, messages: Sequence[Message], hits: Sequence[Hit]) -> tuple[Message, ...]:
+        # Before the question, after what was said up to then. A beginning of the answer may follow the question.
+        at = max((index for index, message in enumerate(messages) if message.role == "user"), default=0)
         turns: list[Message] = []
         # The best match last: what stands nearest to the question weighs most.
         for hit in reversed(hits):
@@ -46,10 +48,9 @@ class Recall:
                 turns.append(Message("user", f"Remember: {self._cut(entry.question)} {answer}"))
                 turns.append(Message("assistant", answer))
             else:
-                turns.append(Message("user", f"What do you know about this? {messages[-1].content}"))
+                turns.append(Message("user", f"What do you know about this? {messages[at].content}"))
                 turns.append(Message("assistant", self._cut(entry.text)))
-        # Before the question, after what was said up to then.
-        return (*messages[:-1], *turns, *messages[-1:])
+        return (*messages[:at], *turns, *messages[at:])
 
     def _cut(self, text: str) -> str:
         limit = self._settings.max_chars

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from lifelong.contracts.events import Message
 from lifelong.contracts.requests import Request
@@ -35,6 +35,18 @@ class BadFieldError(ValueError):
         self.code = code
 
 
+def _encodable(text: str) -> str:
+    """JSON can write half a surrogate pair, which is no character: no tokenizer and no topic can take it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("half of a surrogate pair is no character") from error
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class Ask(msgspec.Struct, frozen=True):
     """One question. ``prompt`` is raw text to go on from; ``None``: the messages in the model's chat format."""
 
@@ -49,12 +61,12 @@ class _Body(BaseModel):
 
 class TextPart(_Body):
     type: Literal["text"]
-    text: str
+    text: _Text
 
 
 class ChatMessage(_Body):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    content: _Text | list[TextPart] | None = None
 
     def text(self) -> str:
         if isinstance(self.content, list):
@@ -73,14 +85,14 @@ class ResponseFormat(_Body):
 class _Sampling(_Body):
     """What the chat route and the completions route share."""
 
-    model: str | None = None
+    model: _Text | None = None
     """A line, ``line@number``; without it the live version of this server's line."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stop: str | list[str] | None = None
+    stop: _Text | list[_Text] | None = None
     seed: int | None = None
-    user: str | None = None
+    user: _Text | None = None
     n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -131,7 +143,7 @@ class ChatBody(_Sampling):
 
 
 class CompletionBody(_Sampling):
-    prompt: str | list[str]
+    prompt: _Text | list[_Text]
     echo: bool | None = None
     best_of: int | None = None
     suffix: str | None = None
@@ -158,7 +170,7 @@ class CompletionBody(_Sampling):
 
 
 class FeedbackBody(_Body):
-    output_id: Annotated[str, Field(min_length=1)]
+    output_id: Annotated[_Text, Field(min_length=1)]
     rating: Annotated[float, Field(ge=-1, le=1)] | None = None
-    correction: Annotated[str, Field(min_length=1)] | None = None
-    user: str | None = None
+    correction: Annotated[_Text, Field(min_length=1)] | None = None
+    user: _Text | None = None

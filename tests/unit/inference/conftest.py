@@ -153,16 +153,35 @@ def server(tiny_folder: Path, settings: Settings) -> Iterator[Server]:
     assert epoch is not None
     metrics, health = Metrics("inference"), Health("inference")
     versions = Versions(
-        engine, base, registry, metrics, line=LINE, student_line=LINE + "-student", num_hot=2, num_pinned=2
+        engine,
+        base,
+        registry,
+        metrics,
+        line=LINE,
+        student_line=LINE + "-student",
+        num_hot=2,
+        num_pinned=2,
+        retry_seconds=0,
     )
     memory = LocalMemory()
     index = MemoryIndex(memory, HashEmbedder())
     broker = MemoryBroker()
     store = FakeOutputStore()
-    outputs = Outputs(broker.sink(), store, max_waiting=settings.inference.outputs_waiting, required=True)
+    outputs = Outputs(
+        broker.sink(), store, max_waiting=settings.inference.outputs_waiting, required=True, retry_seconds=0.01
+    )
     answerer = Answerer(engine, base, versions, Recall(index, settings.memory, clock), metrics, clock, settings)
-    desk = FeedbackDesk(store, broker.sink(), metrics, clock, "test")
-    http = make_http(answerer, versions, outputs, desk, health, metrics, settings.inference.api_keys)
+    desk = FeedbackDesk(outputs, broker.sink(), metrics, clock, "test")
+    http = make_http(
+        answerer,
+        versions,
+        outputs,
+        desk,
+        health,
+        metrics,
+        api_keys=settings.inference.api_keys,
+        max_body_bytes=settings.inference.max_body_bytes,
+    )
     versions.refresh()
     health.ready = True
     yield Server(

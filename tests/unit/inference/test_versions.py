@@ -11,7 +11,8 @@ import pytest
 from lifelong.contracts import metrics as names
 from lifelong.contracts.events import Message
 from lifelong.contracts.requests import Request
-from lifelong.errors import CorruptVersionError, UnknownVersionError
+from lifelong.errors import CorruptVersionError, UnknownVersionError, UnreachableError
+from lifelong.inference.versions import Versions
 from lifelong.inference.wire import Ask
 from lifelong.model.tokenise import encode_prompt
 
@@ -50,6 +51,108 @@ def test_freshness_is_observed_once_for_each_version(server: Any) -> None:
     for number in range(3):
         answer(server, ask(number))
     assert server.metrics.value(names.FRESHNESS) == 1
+    total = server.metrics.registry.get_sample_value("lifelong_freshness_seconds_sum")
+    assert 5 <= total < 60
+
+
+def test_freshness_is_not_that_of_old_versions(server: Any) -> None:
+    """Asked for by number, or gone back to: they learned long ago."""
+    for number in (1, 2):
+        server.commit(number, event_time=1.0)
+    server.versions.refresh()
+    answer(server, ask(1, model="lifelong@1"))
+    assert server.metrics.value(names.FRESHNESS) == 0
+    answer(server, ask(1))
+    assert server.metrics.value(names.FRESHNESS) == 1
+    server.registry.rollback(LINE, 1)
+    server.versions.refresh()
+    assert answer(server, ask(1)).version == "lifelong@1"
+    assert server.metrics.value(names.FRESHNESS) == 1
+
+
+def restarted(server: Any) -> Versions:
+    return Versions(
+        server.engine, server.base, server.registry, server.metrics,
+        line=LINE, student_line=LINE + "-student", num_hot=2, num_pinned=2, retry_seconds=1e9,
+    )  # fmt: skip
+
+
+def test_what_was_live_before_the_start_counts_neither_as_a_swap_nor_as_fresh(server: Any) -> None:
+    server.commit(1, event_time=1.0)
+    versions = restarted(server)
+    versions.refresh()
+    assert versions.live(LINE)[0] == "lifelong@1"
+    assert server.metrics.value(names.SWAP_SECONDS, line=LINE) == 0
+    assert not versions.take_first_answer("lifelong@1")
+
+
+def damage(server: Any, manifest: Any) -> None:
+    files = server.registry.store._folders[manifest.folder]
+    files["adapter_model.safetensors"] = b"\0" + files["adapter_model.safetensors"][1:]
+
+
+def test_at_the_start_the_version_before_a_damaged_one_answers(server: Any) -> None:
+    server.commit(1)
+    server.commit(2)
+    damage(server, server.commit(3))
+    versions = restarted(server)
+    versions.refresh()
+    assert versions.live(LINE)[0] == "lifelong@2"
+    assert "adapter_model.safetensors" in versions.trouble[LINE]
+    server.commit(4)
+    versions.refresh()
+    assert versions.live(LINE)[0] == "lifelong@4"
+    assert versions.trouble == {}
+
+
+def test_a_damaged_version_is_not_read_again_at_every_look(server: Any, monkeypatch: Any) -> None:
+    server.commit(1)
+    versions = restarted(server)
+    versions.refresh()
+    damage(server, server.commit(2))
+    num_reads = 0
+    weights = server.registry.weights
+
+    def counted(*args: Any) -> bytes:
+        nonlocal num_reads
+        num_reads += 1
+        return weights(*args)
+
+    monkeypatch.setattr(server.registry, "weights", counted)
+    versions.refresh()
+    after_first = num_reads
+    assert after_first
+    for _ in range(3):
+        versions.refresh()
+    assert num_reads == after_first
+    assert versions.trouble[LINE]
+
+
+def test_without_a_pointer_nothing_answers(server: Any) -> None:
+    """Whatever was guessed could be what an operator has rolled back."""
+    server.commit(1)
+    pointers = server.registry.pointers
+    server.registry.pointers = Away()
+    versions = restarted(server)
+    versions.refresh()
+    assert not versions.ready
+    with pytest.raises(UnreachableError, match="no Redis"):
+        versions.hold(None)
+    server.registry.pointers = pointers
+    versions.refresh()
+    assert versions.ready
+    assert versions.trouble == {}
+
+
+def test_manifests_of_versions_that_are_gone_are_not_kept(server: Any) -> None:
+    for number in range(1, 8):
+        server.commit(number)
+        server.versions.refresh()
+    deadline = time.monotonic() + 10
+    while len(server.engine.generations()) > 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    server.versions.refresh()
+    assert set(server.versions._manifests) == {"lifelong@6", "lifelong@7"}
 
 
 def test_any_version_answers_by_its_number(server: Any) -> None:
@@ -174,13 +277,12 @@ def _by_generate(server: Any, number: int, version: str) -> str:
     return text
 
 
+class Away:
+    def read(self, line: str) -> Any:
+        raise UnreachableError("no Redis")
+
+
 def test_refresh_survives_a_registry_that_is_away(server: Any) -> None:
-    from lifelong.errors import UnreachableError
-
-    class Away:
-        def read(self, line: str) -> Any:
-            raise UnreachableError("no Redis")
-
     server.registry.pointers = Away()
     server.versions.refresh()
     assert answer(server, ask(1)).version == "lifelong@0"
