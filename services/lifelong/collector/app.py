@@ -160,9 +160,6 @@ class CollectorApp:
 
 def _letter(record: Record, refusal: DecodeError) -> tuple[Record, DecodeError]:
     """The record as it came, or its beginning if it would not fit through the producer."""
-    if record.key is None and record.value is None:
-        # Kafka has such records, but our sinks refuse to write them.
-        return msgspec.structs.replace(record, value=b""), refusal
     num_bytes = len(record.key or b"") + len(record.value or b"")
     num_bytes += sum(len(name) + len(text or b"") for name, text in record.headers)
     if num_bytes <= _MAX_LETTER_BYTES:
