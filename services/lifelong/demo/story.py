@@ -25,6 +25,8 @@ Say = Callable[[str], None]
 ANSWER_TOKENS = 24
 _PATIENCE_SECONDS = 120.0
 _STUDENT_SECONDS = 90.0
+# What may become of a sample that a version has taken in; see the counts of a manifest.
+_FATES = ("trained", "held_out", "rejected", "superseded", "skipped")
 
 
 class DemoError(LifelongError):
@@ -63,7 +65,7 @@ class Versions:
                     yield f"student {self.student} distilled"
                 continue
             counts = event.counts
-            taken = sum(counts.get(fate, 0) for fate in ("trained", "held_out", "rejected"))
+            taken = sum(counts.get(fate, 0) for fate in _FATES)
             self.trained = max(self.trained, taken)
             if event.change == "promoted":
                 self.promoted += 1
