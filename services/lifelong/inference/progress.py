@@ -46,7 +46,8 @@ class Progress:
             kept = {partition: track for partition, track in self._tracks.items() if partition in assigned}
             for partition, at in assigned.items():
                 track = kept.setdefault(partition, _Track(at or 0))
-                track.committed = max(track.committed, at or 0)
+                # What we thought committed may have come too late, and is committed again then.
+                track.committed = at or 0
                 track.position = max(track.position, track.committed)
                 track.tickets = {offset: t for offset, t in track.tickets.items() if offset >= track.position}
             self._tracks = kept

@@ -56,6 +56,16 @@ def test_a_commit_that_failed_is_asked_for_again() -> None:
     assert progress.num_open == 0
 
 
+def test_a_commit_that_came_too_late_is_made_again() -> None:
+    """While the group shares out its partitions anew, commits are dropped without a word."""
+    progress = begun(0)
+    progress.answered(P0, 0, 1)
+    progress.committed(progress.done(everything))
+    progress.assign({P0: None})
+    assert not progress.begin(P0, 0)
+    assert progress.done(everything) == {P0: 1}
+
+
 def test_offsets_may_have_holes() -> None:
     progress = begun(10, 20)
     progress.answered(P0, 10, 1)
