@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lifelong.distiller.config import DistillerSettings
+from lifelong.distiller.round import distil, score
+from lifelong.learning.optimizers import AdamW
+from lifelong.learning.settings import LearningSettings
+
+
+def test_score_is_the_closed_form(teacher: Any, new_student: Any, new_sample: Any) -> None:
+    student, samples = new_student(), [new_sample(number) for number in range(5)]
+    settings = DistillerSettings(alpha=0.3, temperature=2.0)
+    scores = score(teacher, student, samples, settings)
+
+    with torch.no_grad():
+        ours, theirs = student.logits(samples), teacher.logits(samples)
+    log_s = torch.log_softmax(ours.logits_NV, -1)
+    ce = -log_s.gather(1, ours.targets_N[:, None]).mean().item()
+    soft_t, soft_s = torch.log_softmax(theirs.logits_NV / 2, -1), torch.log_softmax(ours.logits_NV / 2, -1)
+    kl = (soft_t.exp() * (soft_t - soft_s)).sum(-1).mean().item()
+    same = (ours.logits_NV.argmax(-1) == theirs.logits_NV.argmax(-1)).float().mean().item()
+    assert scores.ce == pytest.approx(ce, rel=1e-4)
+    assert scores.kl == pytest.approx(kl, rel=1e-4)
+    assert scores.agreement == pytest.approx(same, abs=1e-6)
+    assert scores.loss(settings) == pytest.approx(0.3 * ce + 0.7 * 4 * kl, rel=1e-4)
+
+
+def test_passes_do_not_change_the_scores(teacher: Any, new_student: Any, new_sample: Any) -> None:
+    student, samples = new_student(), [new_sample(number) for number in range(7)]
+    whole = score(teacher, student, samples, DistillerSettings(tokens_per_pass=100_000))
+    pieces = score(teacher, student, samples, DistillerSettings(tokens_per_pass=40))
+    assert pieces == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("direction", ["teacher-student", "student-teacher"])
+def test_distilling_brings_the_student_closer(teacher: Any, new_student: Any, new_sample: Any, direction: Any) -> None:
+    student, samples = new_student(), [new_sample(number) for number in range(6)]
+    settings = DistillerSettings(alpha=0.0, steps_per_round=30, direction=direction)
+    before = score(teacher, student, samples, settings)
+    optimizer = AdamW(student.parameters, LearningSettings(learning_rate=5e-3))
+    num_tokens = distil(teacher, student, optimizer, lambda step: samples, settings, lambda step: True)
+    after = score(teacher, student, samples, settings)
+    assert num_tokens == 30 * sum(map(student.num_tokens, samples))
+    assert after.kl < 0.5 * before.kl
+    assert after.agreement > before.agreement
+
+
+def test_the_teacher_does_not_change(teacher: Any, new_student: Any, new_sample: Any) -> None:
+    student, samples = new_student(), [new_sample(1)]
+    before = {name: parameter.clone() for name, parameter in teacher.parameters.items()}
+    optimizer = AdamW(student.parameters, LearningSettings())
+    distil(teacher, student, optimizer, lambda step: samples, DistillerSettings(steps_per_round=3), lambda step: True)
+    assert all(torch.equal(before[name], parameter) for name, parameter in teacher.parameters.items())
+    assert all(parameter.grad is None for parameter in teacher.parameters.values())
