@@ -10,8 +10,9 @@
     │   ├── FencedError      a newer writer has taken over; this one must stop
     │   ├── CorruptVersionError   bytes in the artifact store do not match their manifest
     │   └── UnknownVersionError   no such version
-    ├── StreamGapError       records needed to go on have been deleted by retention; names the gap
-    ├── TooManyDeadLettersError  so many refusals mean a mistake of ours, not of the records
+    ├── StreamError          a topic cannot be read or written, and trying again will not help; says why
+    │   ├── StreamGapError   records needed to go on have been deleted by retention; names the gap
+    │   └── TooManyDeadLettersError  so many refusals mean a mistake of ours, not of the records
     ├── UnreachableError     a server does not answer now, or refuses to write; names it
     └── OverloadedError      try again later (HTTP 429)
 
@@ -61,11 +62,30 @@ class UnknownVersionError(RegistryError):
     pass
 
 
-class StreamGapError(LifelongError):
+class StreamError(LifelongError):
     pass
 
 
-class TooManyDeadLettersError(LifelongError):
+class StreamGapError(StreamError):
+    """Records from offset ``wanted`` on are needed; the partition has those from ``first`` up to before ``end``."""
+
+    def __init__(self, topic: str, partition: int, wanted: int, first: int, end: int) -> None:
+        reason = (
+            "records were deleted before they were read: retention is too short, or the reader was away too long"
+            if wanted < first
+            else "the topic was made anew, or its broker has lost records"
+        )
+        super().__init__(
+            f"{topic}, partition {partition}: offset {wanted} is wanted, the topic has [{first}, {end}); {reason}"
+        )
+        self.topic = topic
+        self.partition = partition
+        self.wanted = wanted
+        self.first = first
+        self.end = end
+
+
+class TooManyDeadLettersError(StreamError):
     pass
 
 

@@ -29,7 +29,12 @@ class Topic(msgspec.Struct, frozen=True):
 
     def config(self) -> dict[str, str]:
         """The broker-side settings, as Kafka spells them."""
-        settings = {"cleanup.policy": self.cleanup, "max.message.bytes": str(MAX_MESSAGE_BYTES)}
+        settings = {
+            "cleanup.policy": self.cleanup,
+            "max.message.bytes": str(MAX_MESSAGE_BYTES),
+            # The broker packs anew what a producer packed otherwise: our client cannot read snappy or zstd.
+            "compression.type": "lz4",
+        }
         if self.cleanup == "delete":
             settings["retention.ms"] = str(self.retention_ms)
         return settings

@@ -10,7 +10,9 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts.topics import TOPICS, Topic
-from lifelong.stream.kafka_client import client_options, reachable
+from lifelong.stream.kafka_client import connect, reachable
+
+_PATIENCE_SECONDS = 30.0
 
 
 def apply_topics(settings: KafkaSettings) -> list[str]:
@@ -69,7 +71,7 @@ def check_topics(settings: KafkaSettings) -> list[str]:
 @contextmanager
 def _admin(settings: KafkaSettings) -> Iterator[Any]:
     with reachable(settings, "administering topics"):
-        admin = KafkaAdminClient(**client_options(settings))
+        admin = connect(KafkaAdminClient, settings, _PATIENCE_SECONDS)
         try:
             yield admin
         finally:

@@ -35,7 +35,10 @@ class Source(Protocol):
     def seek(self, positions: Mapping[Partition, int]) -> None:
         """Read on from these positions. Every partition of the topics not named starts at its beginning.
 
-        Must be called before the first poll.
+        Must be called before the first poll, and may be called again.
+
+        Raises:
+            StreamGapError: there is no such partition.
         """
         ...
 
@@ -47,12 +50,15 @@ class Source(Protocol):
         """Blocks for up to ``timeout_seconds`` until there is something; in order within each partition.
 
         Raises:
-            StreamGapError: retention has deleted records between our position and what is left.
+            StreamGapError: retention has deleted records between our position and what is left. Also raised by every
+                poll after that, until ``seek``.
+            UnreachableError: no broker has answered for long. Reading goes on with the next poll, nothing is left out.
+            StreamError: cannot be read, and will not be.
         """
         ...
 
     def pending(self) -> Mapping[Partition, int]:
-        """For each partition, the number of records between our position and the end; refreshed by polling."""
+        """For each partition, the number of records between our position and the end as it was at the last poll."""
         ...
 
     def close(self) -> None: ...
@@ -62,7 +68,11 @@ class GroupSource(Protocol):
     """Records shared out among the members of a group; positions are kept by the broker."""
 
     def poll(self, timeout_seconds: float, max_records: int = 500) -> list[Record]:
-        """As :meth:`Source.poll`. Partitions may come and go between two calls, see ``assigned``."""
+        """As :meth:`Source.poll`. Partitions come and go during these calls only, see ``assigned``.
+
+        Whenever any partition comes or goes, all are given up and taken anew: reading goes on from what was committed,
+        and what was read but not committed comes again.
+        """
         ...
 
     def assigned(self) -> Mapping[Partition, int | None]:
@@ -80,7 +90,11 @@ class GroupSource(Protocol):
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Blocks until the broker has them. Positions of partitions that are no longer ours are dropped silently:
-        whoever has them now will do that work again."""
+        whoever has them now will do that work again.
+
+        Raises:
+            UnreachableError: the same call may be made again.
+        """
         ...
 
     def pending(self) -> Mapping[Partition, int]: ...
@@ -103,7 +117,11 @@ class Sink(Protocol):
         headers: Sequence[tuple[str, bytes]] = (),
         time: float | None = None,
     ) -> None:
-        """Hand over one record; may block while buffers are full. ``partition`` ``None``: chosen by ``key``."""
+        """Hand over one record; may block while buffers are full. ``partition`` ``None``: chosen by ``key``.
+
+        Raises:
+            ValueError: neither key nor value. Errors of the broker: here, or by the next ``flush``.
+        """
         ...
 
     def flush(self) -> None:
@@ -111,7 +129,7 @@ class Sink(Protocol):
 
         Raises:
             the first error of any send since the last flush. Then nothing more may be assumed of those records than
-            that each was written once, several times or not at all.
+            that each was written once, several times or not at all. The sink may be used again.
         """
         ...
 

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from kafka.errors import KafkaError
+from kafka.errors import (
+    InvalidProducerEpochError,
+    KafkaConfigurationError,
+    KafkaError,
+    OutOfOrderSequenceNumberError,
+    UnknownProducerIdError,
+    UnknownTopicOrPartitionError,
+)
+from kafka.net.compat import KafkaNetClient
 
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts.topics import MAX_MESSAGE_BYTES
-from lifelong.errors import UnreachableError
+from lifelong.errors import ConfigError, MissingPartError, StreamError, UnreachableError
 
-# A record of the largest size, with what Kafka puts around it.
+# With what Kafka puts around it, and what packing adds to what cannot be packed, this is one message for the broker.
+MAX_RECORD_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
 MAX_REQUEST_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
-REQUEST_TIMEOUT_MS = 30_000
+# A broker that does not answer a request for so long has lost it.
+_REQUEST_SECONDS = 30.0
+_CONNECT_SECONDS = 30.0
+
+# The producer goes on after these by itself; only the records under way are lost, and may be sent again.
+_PASSING = (OutOfOrderSequenceNumberError, UnknownProducerIdError, InvalidProducerEpochError)
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """The options by which kafka-python's consumer, producer and admin client find and trust the brokers."""
+    """The options by which kafka-python's consumer, producer and admin client find and trust the brokers.
+
+    Raises:
+        ConfigError: the file with the certificates is not there.
+    """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "security_protocol": settings.security_protocol,
-        "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "reconnect_backoff_max_ms": 2_000,
         "receive_message_max_bytes": 4 * MAX_REQUEST_BYTES,
     }
     if settings.ssl_cafile:
+        if not Path(settings.ssl_cafile).is_file():
+            raise ConfigError("kafka.ssl_cafile", f"there is no file {settings.ssl_cafile}")
         options["ssl_cafile"] = settings.ssl_cafile
     if settings.security_protocol.startswith("SASL"):
         options["sasl_mechanism"] = settings.sasl_mechanism or "PLAIN"
@@ -35,15 +55,57 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
     return options
 
 
+def connect(make: Callable[..., Any], settings: KafkaSettings, patience_seconds: float, **options: Any) -> Any:
+    """One of kafka-python's clients, connected.
+
+    Raises:
+        UnreachableError: no broker answered within ``patience_seconds``, at most 30.
+        StreamError: it answered, and refuses us.
+    """
+    opened: list[KafkaNetClient] = []
+
+    def net(**config: Any) -> KafkaNetClient:
+        opened.append(KafkaNetClient(**config))
+        return opened[-1]
+
+    with reachable(settings, "connecting"):
+        try:
+            return make(
+                **client_options(settings),
+                request_timeout_ms=int(min(_REQUEST_SECONDS, patience_seconds / 2) * 1000),
+                bootstrap_timeout_ms=int(min(_CONNECT_SECONDS, patience_seconds) * 1000),
+                kafka_client=net,
+                **options,
+            )
+        except BaseException:
+            # A client that could not connect leaves its thread and its sockets behind.
+            for client in opened:
+                client.close()
+            raise
+
+
 @contextmanager
 def reachable(settings: KafkaSettings, doing: str) -> Iterator[None]:
     """Turns the client's errors into ours.
 
     Raises:
-        UnreachableError: with what was being done, where, and what the client said.
+        UnreachableError: trying again may help. MissingPartError: there is no such topic. StreamError: the broker
+        refuses. Each with what was being done, where, and what the client said.
     """
     try:
         yield
     except KafkaError as error:
-        problem = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise UnreachableError(f"Kafka at {settings.bootstrap_servers}, {doing}: {problem}") from error
+        text = f"Kafka at {settings.bootstrap_servers}, {doing}: {described(error)}"
+        if isinstance(error, KafkaConfigurationError):
+            raise ConfigError("kafka", str(error)) from error
+        if isinstance(error, UnknownTopicOrPartitionError):
+            raise MissingPartError(f"{text}: create the topics with `lifelong topics apply`") from error
+        if error.retriable or isinstance(error, _PASSING):
+            raise UnreachableError(text) from error
+        raise StreamError(text) from error
+
+
+def described(error: BaseException) -> str:
+    name = type(error).__name__
+    said = str(error).removeprefix(name).removeprefix(": ")
+    return f"{name}: {said}" if said else name

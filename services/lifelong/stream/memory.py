@@ -9,7 +9,8 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
-from lifelong.errors import StreamGapError
+from lifelong.contracts.topics import MAX_MESSAGE_BYTES
+from lifelong.errors import StreamError, StreamGapError
 from lifelong.runtime.clock import Clock, SystemClock
 from lifelong.stream.base import Partition, Record
 
@@ -38,6 +39,7 @@ class MemoryBroker:
         self._first: dict[Partition, int] = {}
         self._groups: dict[str, _Group] = {}
         self._turn = 0
+        self._max_bytes: dict[str, int] = {}
         self.lock = threading.RLock()
 
     # -- for tests -----------------------------------------------------------------------------------------------
@@ -52,6 +54,10 @@ class MemoryBroker:
         """As retention does."""
         with self.lock:
             self._first[partition] = max(self.first(partition), min(offset, len(self._log(partition))))
+
+    def limit(self, topic: str, max_bytes: int) -> None:
+        """Larger records are refused, as by a broker whose topic allows less than the sink does."""
+        self._max_bytes[topic] = max_bytes
 
     def committed(self, group_id: str, partition: Partition) -> int | None:
         return self.group(group_id).committed.get(partition)
@@ -96,7 +102,11 @@ class MemoryBroker:
                 # Any function of the key will do: nobody may rely on Kafka's own.
                 partition = zlib.crc32(key) % number_of if key is not None else self._turn % number_of
                 self._turn += 1
-            assert 0 <= partition < number_of, f"{topic} has no partition {partition}"
+            elif not 0 <= partition < number_of:
+                raise StreamError(f"{topic} has no partition {partition}")
+            num_bytes = len(value or b"") + len(key or b"")
+            if num_bytes > self._max_bytes.get(topic, MAX_MESSAGE_BYTES):
+                raise StreamError(f"a record of {num_bytes} bytes is too large for {topic}")
             log = self._log(Partition(topic, partition))
             # Kafka keeps milliseconds.
             stamp = int((self._clock.now() if time is None else time) * 1000) / 1000
@@ -109,10 +119,7 @@ class MemoryBroker:
             for partition in sorted(positions):
                 at = positions[partition]
                 if not self.first(partition) <= at <= self.end(partition):
-                    raise StreamGapError(
-                        f"{partition.topic}-{partition.number}: offset {at} is wanted, the topic has "
-                        f"[{self.first(partition)}, {self.end(partition)})"
-                    )
+                    raise StreamGapError(*partition, at, self.first(partition), self.end(partition))
                 records = self._log(partition)[at : at + max_records - len(found)]
                 positions[partition] = at + len(records)
                 found += records
@@ -134,6 +141,7 @@ class MemorySink:
     def __init__(self, broker: MemoryBroker, on: Step) -> None:
         self._broker = broker
         self._on = on
+        self._failures: list[StreamError] = []
 
     def send(
         self,
@@ -146,10 +154,18 @@ class MemorySink:
         time: float | None = None,
     ) -> None:
         self._on("send")
-        self._broker.append(topic, value, key, partition, headers, time)
+        if key is None and value is None:
+            raise ValueError("a record needs a key or a value")
+        try:
+            self._broker.append(topic, value, key, partition, headers, time)
+        except StreamError as error:
+            self._failures.append(error)
 
     def flush(self) -> None:
         self._on("flush")
+        if self._failures:
+            failures, self._failures = self._failures, []
+            raise failures[0]
 
     def close(self) -> None:
         pass
@@ -161,15 +177,23 @@ class MemorySource:
     def __init__(self, broker: MemoryBroker, topics: Sequence[str], on: Step) -> None:
         self._broker = broker
         self._on = on
-        self._positions = {p: broker.first(p) for topic in topics for p in broker.partitions(topic)}
+        self._topics = topics
+        self._partitions = [p for topic in topics for p in broker.partitions(topic)]
+        self._positions: dict[Partition, int] = {}
+        self._sought = False
 
     def seek(self, positions: Mapping[Partition, int]) -> None:
-        self._positions = {p: positions.get(p, self._broker.first(p)) for p in self._positions}
+        for partition in positions.keys() - set(self._partitions):
+            assert partition.topic in self._topics, f"{partition.topic} is not among the topics of this source"
+            raise StreamGapError(*partition, positions[partition], 0, 0)
+        self._positions = {p: positions.get(p, self._broker.first(p)) for p in self._partitions}
+        self._sought = True
 
     def end_positions(self) -> dict[Partition, int]:
-        return {p: self._broker.end(p) for p in self._positions}
+        return {p: self._broker.end(p) for p in self._partitions}
 
     def poll(self, timeout_seconds: float, max_records: int = 500) -> list[Record]:
+        assert self._sought, "seek before the first poll"
         self._on("poll")
         return self._broker.read(self._positions, max_records)
 
@@ -212,7 +236,6 @@ class MemoryGroupSource:
             for partition, at in positions.items():
                 if partition in self._assigned:
                     self._group.committed[partition] = at
-                    self._assigned[partition] = at
 
     def pending(self) -> dict[Partition, int]:
         return {p: self._broker.end(p) - at for p, at in self._positions.items()}
