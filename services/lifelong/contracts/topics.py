@@ -109,6 +109,8 @@ DLQ_HEADER_OFFSET = "lifelong.dlq.offset"
 DLQ_HEADER_REASON = "lifelong.dlq.reason"
 DLQ_HEADER_DETAIL = "lifelong.dlq.detail"
 DLQ_HEADER_PROCESS = "lifelong.dlq.process"
+# Only where the record would not fit: the number of bytes of its value. The beginning of it is here, without headers.
+DLQ_HEADER_CUT = "lifelong.dlq.cut"
 
 
 def dead_letter_topic(topic: Topic) -> Topic:

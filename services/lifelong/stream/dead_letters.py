@@ -15,18 +15,24 @@ from msgspec import Meta
 
 from lifelong.contracts import metrics as names
 from lifelong.contracts.topics import (
+    DLQ_HEADER_CUT,
     DLQ_HEADER_DETAIL,
     DLQ_HEADER_OFFSET,
     DLQ_HEADER_PARTITION,
     DLQ_HEADER_PROCESS,
     DLQ_HEADER_REASON,
     DLQ_HEADER_TOPIC,
+    MAX_MESSAGE_BYTES,
 )
 from lifelong.errors import DecodeError, TooManyDeadLettersError
 from lifelong.runtime.metrics import Metrics
 from lifelong.stream.base import Record, Sink
 
 _DETAIL_CHARS = 1000
+# Our own headers, and what Kafka puts around a record, need some room besides. A record that came packed may be larger
+# than any that can be sent.
+_MAX_RECORD_BYTES = MAX_MESSAGE_BYTES - 256 * 1024
+_CUT_BYTES = 1024 * 1024
 
 
 class DeadLetterLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,10 +77,17 @@ class DeadLetters:
             (DLQ_HEADER_DETAIL, error.detail[:_DETAIL_CHARS]),
             (DLQ_HEADER_PROCESS, self._process),
         )
-        headers = [*record.headers, *((name, text.encode()) for name, text in ours)]
-        # The client sends no record without key and value; other clients do.
-        value = b"" if record.value is None and record.key is None else record.value
-        self._sink.send(record.topic + ".dlq", value, key=record.key, headers=headers, time=record.time)
+        headers = [(name, text.encode(errors="replace")) for name, text in ours]
+        key, value = record.key, record.value
+        if _num_bytes(record) > _MAX_RECORD_BYTES:
+            headers.append((DLQ_HEADER_CUT, str(len(value or b"")).encode()))
+            key, value = (part and part[:_CUT_BYTES] for part in (key, value))
+        else:
+            headers = [*record.headers, *headers]
+        if key is None and value is None:
+            # The client sends no record without key and value; other clients do.
+            value = b""
+        self._sink.send(record.topic + ".dlq", value, key=key, headers=headers, time=record.time)
         self._metrics.count(names.DEAD_LETTERS, topic=record.topic, reason=error.reason)
         self._window.append(True)
         num_refused = sum(self._window)
@@ -84,3 +97,8 @@ class DeadLetters:
                 f"{error}. Mend the producer or this process, or raise the dead-letter limit, and start again: nothing "
                 "is lost"
             )
+
+
+def _num_bytes(record: Record) -> int:
+    in_headers = sum(len(name.encode()) + len(value) for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + in_headers
