@@ -48,6 +48,7 @@ def run_demo(
     )
     # A kill is a Ctrl-C: whichever way this ends, nothing is left running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    seen = False
     try:
         with stack:
             status = stack.status()
@@ -60,12 +61,12 @@ def run_demo(
             _show(console, summary)
             if summary_file is not None:
                 summary_file.write_bytes(msgspec.json.format(msgspec.json.encode(summary)) + b"\n")
+            seen = summary.learning_was_seen()
             if not once:
                 _stay(console, home, status)
-            return summary.learning_was_seen()
     except KeyboardInterrupt:
         console.print("\nstopped")
-        return False
+    return seen
 
 
 def _addresses(status: StackStatus) -> Addresses:
