@@ -66,7 +66,8 @@ def install(app: FastAPI, metrics: Metrics) -> None:
     def counted(request: Request, answer: JSONResponse) -> JSONResponse:
         if request.url.path.startswith("/v1/"):
             route = getattr(request.scope.get("route"), "name", "unknown")
-            metrics.count(names.REQUESTS, route=route, result=f"refused-{answer.status_code}")
+            result = "error" if answer.status_code >= 500 else f"refused-{answer.status_code}"
+            metrics.count(names.REQUESTS, route=route, result=result)
         return answer
 
     async def ours(request: Request, error: Exception) -> JSONResponse:

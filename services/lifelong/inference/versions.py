@@ -80,6 +80,7 @@ class Versions:
         self._students: dict[str, BaseModel] = {}
         self._epochs: dict[str, int] = {}
         self._live: dict[str, int] = {}
+        self._followed: set[str] = set()
         self._retry_seconds = retry_seconds
         self._failed: dict[str, tuple[PointerState, float]] = {}
         """Line → the state whose version could not be had, and when to try again."""
@@ -99,7 +100,7 @@ class Versions:
         for line in (self.line, self.student_line):
             try:
                 self._refresh(line, self._registry.state(line))
-            except (LifelongError, ValueError, RuntimeError) as error:
+            except LifelongError as error:
                 self._note_trouble(line, error)
         self._metrics.set(names.GENERATIONS, len(self._engine.generations()))
         self._forget_manifests()
@@ -109,6 +110,8 @@ class Versions:
             raise RegistryError(f"the pointer is of epoch {state.epoch}, {self._epochs[line]} was seen: not followed")
         self._epochs[line] = state.epoch
         self._live[line] = state.live
+        is_first_look = line not in self._followed
+        self._followed.add(line)
         self._metrics.set(names.VERSION, state.candidate, line=line, pointer="committed")
         if line == self.student_line and state.live == 0:
             self.trouble.pop(line, None)
@@ -122,24 +125,23 @@ class Versions:
             return  # ``trouble`` is as it was.
         try:
             generation = self._ring.find(key) or self._load(line, state.live)
-        except (LifelongError, ValueError, RuntimeError) as error:
+        except LifelongError as error:
             self._failed[line] = (state, self._registry.clock.monotonic() + self._retry_seconds)
             if self._ring.current(line) is None and isinstance(error, CorruptVersionError | UnknownVersionError):
                 self._serve_earlier(line, state.live)
             raise
         self._failed.pop(line, None)
         self.trouble.pop(line, None)
-        self._flip(line, state, generation)
+        self._flip(line, state, generation, is_first_look)
 
-    def _flip(self, line: str, state: PointerState, generation: Generation) -> None:
-        is_first = self._ring.current(line) is None
+    def _flip(self, line: str, state: PointerState, generation: Generation, is_first_look: bool) -> None:
         self._ring.flip(line, generation)
         self._metrics.set(names.VERSION, state.live, line=line, pointer="live")
         # What was live before this server started says nothing of how long a swap or learning takes.
-        if not is_first and state.moved:
+        if not is_first_look and state.moved:
             self._metrics.observe(names.SWAP_SECONDS, max(0.0, self._registry.clock.now() - state.moved), line=line)
         if line == self.line:
-            if not is_first and state.live > self._newest:
+            if not is_first_look and state.live > self._newest:
                 self._unanswered.add(generation.key)
             self._newest = max(self._newest, state.live)
         log.info("%s answers", generation.key)
@@ -149,7 +151,7 @@ class Versions:
         for earlier in self._earlier(line, number):
             try:
                 generation = self._load(line, earlier)
-            except (LifelongError, ValueError, RuntimeError) as error:
+            except LifelongError as error:
                 log.warning("%s: %s", version_key(line, earlier), error)
                 continue
             self._ring.flip(line, generation)
@@ -271,7 +273,11 @@ class Versions:
             return generation
 
     def _load(self, line: str, number: int) -> Generation:
-        """Held for the caller."""
+        """Held for the caller.
+
+        Raises:
+            UnknownVersionError, CorruptVersionError, UnreachableError. RegistryError: it does not fit this server.
+        """
         key = version_key(line, number)
         if number == 0:
             if line != self.line:
@@ -287,12 +293,21 @@ class Versions:
                 f"{key} was learned on {manifest.base} ({manifest.base_sha256[:12]}), this server has {base.name} "
                 f"({base.sha256[:12]}): set model.name and model.revision to the same everywhere"
             )
-        adapter = unpack_settings(config, base.num_layers)
+        try:
+            adapter = unpack_settings(config, base.num_layers)
+            generation = self._engine.load(key, state, base=base, adapter=adapter)
+        except (ValueError, RuntimeError) as error:
+            raise RegistryError(f"{key} cannot be served: {error}") from error
         self._manifests[key] = manifest
-        return self._engine.load(key, state, base=base, adapter=adapter)
+        return generation
 
     def _student_base(self, manifest: Manifest) -> BaseModel:
-        layers = manifest.settings["kept_layers"]
+        layers = manifest.settings.get("kept_layers", "")
         if layers not in self._students:
-            self._students[layers] = build_student(self._base, [int(layer) for layer in layers.split(",")]).base
+            try:
+                kept = [int(layer) for layer in layers.split(",")]
+                self._students[layers] = build_student(self._base, kept).base
+            except ValueError as error:
+                key = version_key(manifest.line, manifest.number)
+                raise RegistryError(f"{key} is no student of {self._base.name}: {error}") from error
         return self._students[layers]

@@ -3,17 +3,23 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import torch
 
 from lifelong.contracts import metrics as names
 from lifelong.contracts.events import Message
 from lifelong.contracts.requests import Request
-from lifelong.errors import CorruptVersionError, UnknownVersionError, UnreachableError
+from lifelong.contracts.versions import Manifest
+from lifelong.errors import CorruptVersionError, RegistryError, UnknownVersionError, UnreachableError
 from lifelong.inference.versions import Versions
 from lifelong.inference.wire import Ask
+from lifelong.model.adapter import adapter_files, adapter_state, add_adapter, load_adapter_state
+from lifelong.model.base import view_of
+from lifelong.model.settings import AdapterSettings
+from lifelong.model.student import build_student
 from lifelong.model.tokenise import encode_prompt
 
 LINE = "lifelong"
@@ -170,6 +176,56 @@ def test_any_version_answers_by_its_number(server: Any) -> None:
     assert len(server.engine.generations()) <= 4
 
 
+def distil(server: Any, kept: str = "0,1,3") -> Student:
+    """A student of the tiny base, with an adapter of its own, live on its line."""
+    student = build_student(server.base, [0, 1, 3])
+    shape = AdapterSettings(rank=2, alpha=4, fraction=1.0)
+    model = add_adapter(view_of(student.base), shape, seed=0)
+    generator = torch.Generator().manual_seed(9)
+    state = {n: 0.3 * torch.randn(t.shape, generator=generator) for n, t in adapter_state(model).items()}
+    load_adapter_state(model, state)
+    line = LINE + "-student"
+    epoch = server.registry.pointers.acquire(line, "test", 1e9, 0)
+    number = len(server.registry.versions(line)) + 1
+    manifest = Manifest(
+        line=line, number=number, parent=number - 1, kind="student", base=student.base.name,
+        base_sha256=student.base.sha256, epoch=epoch, created=1.0, weights_sha256="0" * 64, files={}, folder="",
+        watermarks={}, positions={}, settings={"kept_layers": kept}, teacher="lifelong@1",
+    )  # fmt: skip
+    server.registry.commit(manifest, adapter_files(model))
+    server.registry.promote(line, number, epoch=epoch)
+    return Student(student.base, model)
+
+
+class Student(NamedTuple):
+    base: Any
+    model: Any
+
+
+def test_the_student_answers_by_its_name_beside_the_live_version(server: Any) -> None:
+    student = distil(server)
+    server.versions.refresh()
+    assert server.versions.trouble == {}
+    learned = answer(server, ask(1, model="lifelong-student"))
+    assert learned.version == "lifelong-student@1"
+    assert learned.answer == _greedy(student.base, student.model, 1)
+    assert learned.answer != answer(server, ask(1)).answer
+    assert answer(server, ask(1)).version == "lifelong@0"
+    assert "lifelong-student" in server.versions.models()
+    # It came while we served.
+    assert server.metrics.value(names.SWAP_SECONDS, line="lifelong-student") == 1
+
+
+@pytest.mark.parametrize("kept", ["", "0,1,77", "all"])
+def test_a_student_of_another_base_is_refused(server: Any, kept: str) -> None:
+    distil(server, kept)
+    server.versions.refresh()
+    assert "lifelong-student" in server.versions.trouble
+    with pytest.raises(RegistryError):
+        server.answerer.begin(ask(1, model="lifelong-student@1"), "chat")
+    assert answer(server, ask(1)).version == "lifelong@0"
+
+
 def test_what_is_not_there_is_said(server: Any) -> None:
     for model in ("lifelong@9", "other", "lifelong-student", "lifelong-student@0", "lifelong@x"):
         with pytest.raises(UnknownVersionError):
@@ -256,24 +312,23 @@ def test_under_load_every_answer_is_that_of_the_version_it_names(server: Any) ->
 
 def _by_generate(server: Any, number: int, version: str) -> str:
     """What transformers' own ``generate`` says with the weights of that version."""
-    import torch
-
-    from lifelong.model.adapter import add_adapter, load_adapter_state
-    from lifelong.model.base import view_of
-
     of_version = int(version.partition("@")[2])
     model: Any = view_of(server.base).model
     if of_version:
         model = add_adapter(view_of(server.base), server.settings.adapter, seed=0)
         load_adapter_state(model, server.adapter(of_version))
-    prompt = encode_prompt(server.base.tokenizer, [Message("user", f"What is {number}?")])
+    return _greedy(server.base, model, number)
+
+
+def _greedy(base: Any, model: Any, number: int) -> str:
+    prompt = encode_prompt(base.tokenizer, [Message("user", f"What is {number}?")])
     with torch.no_grad():
         ids = model.generate(
             input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             max_new_tokens=12, do_sample=False,
         )[0, len(prompt) :].tolist()  # fmt: skip
-    ends = [index for index, token in enumerate(ids) if token in server.base.end_tokens]
-    text: str = server.base.tokenizer.decode(ids[: ends[0]] if ends else ids, skip_special_tokens=True)
+    ends = [index for index, token in enumerate(ids) if token in base.end_tokens]
+    text: str = base.tokenizer.decode(ids[: ends[0]] if ends else ids, skip_special_tokens=True)
     return text
 
 
