@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from kafka import ConsumerRebalanceListener, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
     """Which partitions the group has given us. Told during a poll, by the client's own thread: nothing may block."""
 
-    def __init__(self) -> None:
+    def __init__(self, consumer: KafkaConsumer) -> None:
+        self._consumer = consumer
         self.changes = 0
         self.partitions: frozenset[TopicPartition] = frozenset()
 
@@ -39,6 +40,10 @@ class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
         # The eager protocol: all are given up, also those that will come back.
         self.partitions = frozenset()
         self.changes += 1
+        # kafka-python 3.0.12 forgets a rebalance that began because the topic's metadata changed, if the poll ends
+        # while the group is still answering: the member then stays without partitions for ever. As in Java's client,
+        # a rebalance that has begun is wanted until it is complete.
+        self._consumer._coordinator.request_rejoin()
 
 
 class KafkaGroupSource(KafkaReader):
@@ -62,7 +67,7 @@ class KafkaGroupSource(KafkaReader):
             # Work between two polls may take so long. Meanwhile nobody else can come to or leave the group.
             max_poll_interval_ms=15 * 60 * 1000,
         )
-        self._ownership = _Ownership()
+        self._ownership = _Ownership(self._consumer)
         self._committed: dict[TopicPartition, int | None] = {}
         self._generation = 0
         try:
