@@ -21,7 +21,7 @@ def test_a_poll_that_ends_in_the_middle_of_a_rebalance_loses_no_partitions(
     kafka_settings: KafkaSettings, poll_seconds: float
 ) -> None:
     """Without our part in it, kafka-python 3.0.12 stays without partitions for ever in most of these rounds."""
-    for _ in range(6):
+    for _ in range(3):
         source = KafkaGroupSource(kafka_settings, [EVENTS.name], "brief")
         try:
             deadline = time.monotonic() + PATIENCE_SECONDS
