@@ -72,10 +72,19 @@ class KafkaWorld:
         )
 
     def limit(self, topic: str, max_bytes: int) -> None:
+        self.configure(topic, "max.message.bytes", str(max_bytes))
+
+    def configure(self, topic: str, key: str, value: str) -> None:
+        """Blocks until the broker has heard of it, from its controller."""
         name = self.settings.topic_prefix + topic
-        self.admin.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, name, {"max.message.bytes": str(max_bytes)})]
-        )
+        self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {key: value})])
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            resource = ConfigResource(ConfigResourceType.TOPIC, name)
+            described = self.admin.describe_configs([resource], config_filter="all")["topic"][name]
+            if described[key]["value"] == value:
+                return
+            assert time.monotonic() < deadline
 
     def close(self) -> None:
         for opened in reversed(self._opened):

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import InvalidReplicationFactorError, TopicAlreadyExistsError
 
 from lifelong.config.shared import KafkaSettings
-from lifelong.contracts.topics import TOPICS, Topic
-from lifelong.stream.kafka_client import connect, reachable
+from lifelong.contracts.topics import EVENTS, SAMPLES, TOPICS, VERSIONS, Topic
+from lifelong.errors import ConfigError
+from lifelong.stream.kafka_client import connect, described, reachable
 
 _PATIENCE_SECONDS = 30.0
 
@@ -18,28 +20,27 @@ _PATIENCE_SECONDS = 30.0
 def apply_topics(settings: KafkaSettings) -> list[str]:
     """Create what is missing and set what differs; what was done, in words.
 
-    The number of partitions of a topic that is there is never changed: positions and watermarks depend on it.
+    The number of partitions of a topic that is there is never changed: positions and watermarks depend on it. Topics
+    that are missing get as many as the events topic has.
 
     Raises:
-        UnreachableError: no broker answers, or it refused.
+        UnreachableError: no broker answers. StreamError: it refuses. ConfigError: more replicas than brokers.
     """
     changes = []
     with _admin(settings) as admin:
         present = _present(admin)
+        missing = {}
         for topic in TOPICS:
             name = settings.topic_prefix + topic.name
             if name not in present:
-                wanted = {
-                    "num_partitions": _partitions(topic, settings),
-                    "replication_factor": settings.replication_factor,
-                    "configs": topic.config(),
-                }
-                admin.create_topics({name: wanted}, wait_for_metadata=True)
-                changes.append(f"{name}: created with {wanted['num_partitions']} partitions")
+                missing[name] = _as_created(topic, present, settings)
+                changes.append(f"{name}: created with {missing[name]['num_partitions']} partitions")
             elif different := _different(admin, name, topic):
                 configs = {key: value for key, (_, value) in different.items()}
                 admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs)])
                 changes += [f"{name}: {key} set from {was} to {value}" for key, (was, value) in different.items()]
+        if missing:
+            _create(admin, missing, settings)
     return changes
 
 
@@ -57,15 +58,45 @@ def check_topics(settings: KafkaSettings) -> list[str]:
             if name not in present:
                 problems.append(f"{name} is missing: `lifelong topics apply` creates it")
                 continue
-            wanted = _partitions(topic, settings)
-            if present[name] != wanted:
-                problems.append(
-                    f"{name} has {present[name]} partitions, kafka.partitions asks for {wanted}: set it to what the "
-                    "topic has, or make the topic anew before anything is learned"
-                )
+            problems += _partition_problems(topic, present, settings)
             different = _different(admin, name, topic)
-            problems += [f"{name}: {key} is {was}, should be {value}" for key, (was, value) in different.items()]
+            problems += [
+                f"{name}: {key} is {was}, should be {value}: `lifelong topics apply` sets it"
+                for key, (was, value) in different.items()
+            ]
     return problems
+
+
+def _partition_problems(topic: Topic, present: dict[str, int], settings: KafkaSettings) -> list[str]:
+    name = settings.topic_prefix + topic.name
+    events = present.get(settings.topic_prefix + EVENTS.name)
+    if topic is EVENTS and events != settings.partitions:
+        return [
+            f"{name} has {events} partitions, kafka.partitions asks for {settings.partitions}: set it to what the "
+            "topic has, or make the topic anew before anything is learned"
+        ]
+    if topic is SAMPLES and present[name] != events:
+        return [
+            f"{name} has {present[name]} partitions, the events have {events}, and partition p of the one holds what "
+            "came of partition p of the other: make it anew; the collector fills it again if its group is new as well"
+        ]
+    if topic is VERSIONS and present[name] != 1:
+        return [f"{name} has {present[name]} partitions, and versions have one order: make it anew with one"]
+    # Of the others any number will do.
+    return []
+
+
+def _create(admin: Any, missing: dict[str, dict[str, Any]], settings: KafkaSettings) -> None:
+    try:
+        admin.create_topics(missing, wait_for_metadata=True)
+    except TopicAlreadyExistsError:
+        # Somebody else is doing the same at the same time, and knows no other topics than we do.
+        admin.wait_for_topics(list(missing))
+    except InvalidReplicationFactorError as error:
+        raise ConfigError(
+            "kafka.replication_factor",
+            f"there are fewer brokers than {settings.replication_factor}: {described(error)}",
+        ) from error
 
 
 @contextmanager
@@ -83,8 +114,13 @@ def _present(admin: Any) -> dict[str, int]:
     return {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
 
 
-def _partitions(topic: Topic, settings: KafkaSettings) -> int:
-    return topic.partitions or settings.partitions
+def _as_created(topic: Topic, present: dict[str, int], settings: KafkaSettings) -> dict[str, Any]:
+    events = present.get(settings.topic_prefix + EVENTS.name, settings.partitions)
+    return {
+        "num_partitions": topic.partitions or events,
+        "replication_factor": settings.replication_factor,
+        "configs": topic.config(),
+    }
 
 
 def _different(admin: Any, name: str, topic: Topic) -> dict[str, tuple[str, str]]:
