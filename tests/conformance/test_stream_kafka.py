@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import subprocess
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -144,7 +142,7 @@ class TestNamesAndPlaces:
             sink.send(TOPIC, b"v")
         sink.close()
 
-    def test_no_broker_is_an_error_that_may_pass(self, forgotten_sockets: None) -> None:
+    def test_no_broker_is_an_error_that_may_pass(self) -> None:
         settings = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")
         before = threading.active_count()
         for make in (
@@ -163,15 +161,6 @@ class TestNamesAndPlaces:
             KafkaSink(settings)
 
 
-@pytest.fixture
-def forgotten_sockets() -> Iterator[None]:
-    """kafka-python leaves the sockets of failed connections to the garbage collector, which would complain later."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
 class Broker:
     """A broker of one's own, to be killed and started again."""
 
@@ -188,7 +177,7 @@ class Broker:
 
 
 @pytest.fixture
-def broker(tmp_path: Path, forgotten_sockets: None) -> Iterator[Broker]:
+def broker(tmp_path: Path) -> Iterator[Broker]:
     running = Broker(tmp_path)
     apply_topics(running.settings)
     yield running
@@ -262,7 +251,7 @@ def test_all_can_be_closed_while_the_broker_is_away(broker: Broker) -> None:
     assert threading.active_count() == before
 
 
-def test_the_address_of_a_port_that_says_nothing(forgotten_sockets: None) -> None:
+def test_the_address_of_a_port_that_says_nothing() -> None:
     """Something listens there, but it is no Kafka."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         settings = KafkaSettings(bootstrap_servers=f"127.0.0.1:{server.getsockname()[1]}")

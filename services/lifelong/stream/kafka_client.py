@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import KafkaNetSocket
 
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts.topics import MAX_MESSAGE_BYTES
@@ -30,6 +32,23 @@ _CONNECT_SECONDS = 30.0
 
 # The producer goes on after these by itself; only the records under way are lost, and may be sent again.
 _PASSING = (OutOfOrderSequenceNumberError, UnknownProducerIdError, InvalidProducerEpochError)
+
+
+class _Direct(KafkaNetSocket):  # type: ignore[misc]
+    """No proxy at all, but kafka-python lets one say how it connects only under the name of one.
+
+    The original leaves the socket of every connection that failed, one in two seconds while a broker is away, to the
+    garbage collector.
+    """
+
+    SCHEMES = ("direct",)
+
+    async def sock_connect(self, net: Any, sock: socket.socket, sockaddr: Any, timeout_at: float | None = None) -> Any:
+        try:
+            return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
+        except BaseException:
+            sock.close()
+            raise
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -75,6 +94,7 @@ def connect(make: Callable[..., Any], settings: KafkaSettings, patience_seconds:
                 request_timeout_ms=int(min(_REQUEST_SECONDS, patience_seconds / 2) * 1000),
                 bootstrap_timeout_ms=int(min(_CONNECT_SECONDS, patience_seconds) * 1000),
                 kafka_client=net,
+                proxy_url="direct://",
                 **options,
             )
         except BaseException:
