@@ -58,7 +58,11 @@ class Source(Protocol):
         ...
 
     def pending(self) -> Mapping[Partition, int]:
-        """For each partition, the number of records between our position and the end as it was at the last poll."""
+        """For each partition, the number of records between our position and the end as it was at the last poll.
+
+        Raises:
+            UnreachableError: of a partition that has not been polled yet, the broker had to be asked.
+        """
         ...
 
     def close(self) -> None: ...
