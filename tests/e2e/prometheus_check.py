@@ -113,7 +113,11 @@ def _prometheus(targets: Mapping[str, str]) -> Iterator[Ask]:
         log = Path(folder) / "log"
 
         def get(path: str, **parameters: str) -> Any:
-            answer = client.get(f"http://{address}/api/v1/{path}", params=parameters).json()
+            reply = client.get(f"http://{address}/api/v1/{path}", params=parameters)
+            if reply.status_code == 503:
+                # Up, and reading its storage still.
+                raise httpx.ConnectError(reply.text)
+            answer = reply.json()
             assert answer["status"] == "success", answer
             return answer["data"]
 

@@ -73,13 +73,23 @@ class DistillerApp:
             self._health.ready = True
             while not stop.is_set():
                 writer.check()
-                for record in self._source.poll(_POLL_SECONDS):
-                    self._take(distiller, record)
-                self._maybe_distil(models, distiller, writer, stop)
+                try:
+                    self._turn(models, distiller, writer, stop)
+                    self._health.failure = None
+                except UnreachableError as error:
+                    # Nothing is lost by waiting: what was read is kept, the rest is still there.
+                    self._health.failure = str(error)
+                    log.warning("%s; trying again", error)
+                    stop.wait(_RETRY_SECONDS)
 
     def close(self) -> None:
         self._source.close()
         self._sink.close()
+
+    def _turn(self, models: Models, distiller: Distiller, writer: Writer, stop: threading.Event) -> None:
+        for record in self._source.poll(_POLL_SECONDS):
+            self._take(distiller, record)
+        self._maybe_distil(models, distiller, writer, stop)
 
     def _recover(self, writer: Writer) -> tuple[Models, Distiller]:
         newest = self._registry.newest(self._line)

@@ -135,7 +135,7 @@ class TrainerApp:
             wait = _POLL_SECONDS if due is None else min(due, _POLL_SECONDS)
             for record in self._insist(lambda: self._source.poll(wait, _MAX_POLL_RECORDS), writer, stop):
                 self._take(trainer, record, writer, stop)
-        self._observed.waiting(trainer, self._source.pending())
+        self._observed.waiting(trainer, self._insist(self._source.pending, writer, stop))
         trigger = trainer.ready()
         if trigger is not None:
             self._learn(trainer, trigger, writer, stop)
