@@ -36,6 +36,8 @@ from lifelong.stream.kafka import KafkaGroupSource, KafkaSink
 
 log = logging.getLogger(__name__)
 
+_FEEDBACK_SECONDS = 10.0
+
 
 class InferenceApp:
     """HTTP, the requests topic, the pointers and the memory: a thread each."""
@@ -69,7 +71,7 @@ class InferenceApp:
         self._outputs = Outputs(self._sink, store, max_waiting=s.outputs_waiting, required=s.require_outputs)
         answerer = Answerer(self._engine, base, self._versions, recall, self._metrics, clock, settings)
         # Sinks of their own: whoever waits for one kind of record must not wait for, or hear of, another.
-        self._feedback_sink = KafkaSink(settings.kafka)
+        self._feedback_sink = KafkaSink(settings.kafka, patience_seconds=_FEEDBACK_SECONDS)
         self._letter_sink = KafkaSink(settings.kafka)
         desk = FeedbackDesk(self._outputs, self._feedback_sink, self._metrics, clock, "lifelong.inference")
         self._requests = RequestTopic(
@@ -96,7 +98,7 @@ class InferenceApp:
                 http,
                 log_config=None,
                 access_log=False,
-                timeout_graceful_shutdown=int(s.stop_seconds),
+                timeout_graceful_shutdown=max(1, int(s.stop_seconds)),
                 lifespan="off",
             )
         )
@@ -169,6 +171,7 @@ class InferenceApp:
             **self._versions.trouble,
             "memory": self._memory_trouble,
             "outputs": self._outputs.trouble,
+            "requests": self._requests.trouble,
         }
         return {
             "version": version,

@@ -1,7 +1,9 @@
 """What is remembered, put before the model as something it can use.
 
 A memory becomes a turn of the conversation, told and confirmed just before the question at hand: a small model takes up
-what it "said" itself far sooner than what a system prompt tells it. ``benchmarks/bench_recall.py`` compares the ways.
+what it "said" itself far sooner than what a system prompt tells it. Right answers of SmolLM2-135M to the 80 questions
+of ``benchmarks/bench_recall.py``, from corrections: told and confirmed 71, a system note 63, plain turns 60, in the
+question 40; from texts: told and confirmed 69, a system note 62, in the question 53.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ class Recall:
                 turns.append(Message("user", f"Remember: {self._cut(entry.question)} {answer}"))
                 turns.append(Message("assistant", answer))
             else:
-                turns.append(Message("user", f"What do you know about this? {messages[at].content}"))
-                turns.append(Message("assistant", self._cut(entry.text)))
+                text = self._cut(entry.text)
+                turns.append(Message("user", f"Remember: {text}"))
+                turns.append(Message("assistant", text))
         return (*messages[:at], *turns, *messages[at:])
 
     def _cut(self, text: str) -> str:

@@ -67,6 +67,8 @@ class RequestTopic:
         self._progress = Progress()
         self._generation = -1
         self._one_done = threading.Event()
+        self.trouble: str | None = None
+        """Why requests are not read, or not committed."""
 
     def run(self, stop: threading.Event, *, drain_seconds: float) -> None:
         """Until told to stop; then what has begun is answered and committed, within ``drain_seconds``.
@@ -117,8 +119,11 @@ class RequestTopic:
     def _try(self, work: Callable[[], None], stop: threading.Event) -> None:
         try:
             work()
+            self.trouble = None
         except UnreachableError as error:
-            log.warning("requests from the topic wait: %s", error)
+            if self.trouble is None:
+                log.warning("requests from the topic wait: %s", error)
+            self.trouble = str(error)
             stop.wait(_RETRY_SECONDS)
 
     def _read(self) -> list[Record]:

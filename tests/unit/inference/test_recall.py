@@ -72,6 +72,7 @@ def test_a_text_is_told_and_cut() -> None:
     text = entry(4, None, None, text="The porter has the key. " * 100)
     prompt = recall(max_chars=50).put_before(question("Who has the key?"), [Hit(text, 0.9)])
     assert len(prompt) == 5
+    assert prompt[2].content == f"Remember: {prompt[3].content}"
     assert prompt[3].content.startswith("The porter has the key.")
     assert len(prompt[3].content) <= 50
 
