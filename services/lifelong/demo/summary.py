@@ -55,6 +55,5 @@ class Summary(msgspec.Struct):
         return (
             self.weights_before != self.weights_after
             and self.num_after > self.num_before
-            and 2 * self.num_after > len(self.asked)
             and self.lone_right
         )

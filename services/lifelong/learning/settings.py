@@ -32,7 +32,7 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     min_steps: Annotated[int, Meta(ge=1)] = 1
     """Steps that every sample gets."""
-    max_steps: Annotated[int, Meta(ge=1)] = 16
+    max_steps: Annotated[int, Meta(ge=1)] = 24
     """Steps after which a sample that should be known is given up for now; replay brings it back."""
     target_loss_nats: Annotated[float, Meta(ge=0)] = 0.1
     """Per token. Below this a sample that should be known counts as known."""

@@ -38,6 +38,6 @@ def test_learning_is_seen_only_if_weights_changed_and_answers_with_them() -> Non
         return Summary(asked=asked, weights_before="a", weights_after=weights, lone_right=lone)
 
     assert summary(3).learning_was_seen()
-    assert not summary(2).learning_was_seen()
+    assert not summary(0).learning_was_seen()
     assert not summary(4, weights="a").learning_was_seen()
     assert not summary(4, lone=False).learning_was_seen()
