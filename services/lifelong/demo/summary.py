@@ -52,8 +52,4 @@ class Summary(msgspec.Struct):
 
     def learning_was_seen(self) -> bool:
         """Weights changed, more questions are answered right with memory off than before, and the lone one as well."""
-        return (
-            self.weights_before != self.weights_after
-            and self.num_after > self.num_before
-            and self.lone_right
-        )
+        return self.weights_before != self.weights_after and self.num_after > self.num_before and self.lone_right
