@@ -46,8 +46,10 @@ def run_demo(
         create_topics=create_topics,
         progress=lambda step: say(f"starting: {step}"),
     )
-    # A kill is a Ctrl-C: whichever way this ends, nothing is left running.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A kill is a Ctrl-C: whichever way this ends, nothing is left running. A shell that starts it in the background has
+    # Ctrl-C ignored, hence both.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     seen = False
     try:
         with stack:
