@@ -26,6 +26,7 @@ from lifelong.model.adapter import (
     unpack_state,
 )
 from lifelong.model.hashing import combined_sha256, tensor_hashes
+from lifelong.model.learner import AdapterLearner
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 BUFFER_FILE = "buffer.json"
@@ -47,25 +48,24 @@ class Round(NamedTuple):
     files: dict[str, bytes]
     before: Scores
     after: Scores
-    num_tokens: int
 
 
 class Distiller:
-    """Drives one student. Not safe to share between threads.
+    """Drives one student, whose adapter is what a version consists of. Not safe to share between threads.
 
-    Args:
-        student: learns; ``student_model`` is the same as a PEFT model, whose adapter is what a version consists of.
+    After ``learn`` the version must be committed before anything else is learnt: what is in memory is already it.
     """
 
-    def __init__(self, student: Learner, student_model: object, settings: DistillerSettings) -> None:
+    def __init__(self, student: AdapterLearner, settings: DistillerSettings) -> None:
         self._student = student
-        self._model = student_model
         self._settings = settings
         self._optimizer = self._fresh_optimizer()
         self._buffer = Reservoir(settings.buffer_samples, settings.seed)
         self._judged = Reservoir(settings.judged_samples, settings.seed)
         self.watermarks: dict[int, int] = {}
+        """Source partition → first source offset that was not taken in."""
         self.positions: dict[int, int] = {}
+        """Samples partition → the offset to read on from."""
         self.counts: Counter[str] = Counter()
         self._newest_event_time: float | None = None
         self._last_teacher: str | None = None
@@ -93,7 +93,11 @@ class Distiller:
         return fate
 
     def is_due(self, teacher: str, now: float) -> bool:
-        """Whether a round is worth its time: there is something to teach that the student was not taught yet."""
+        """Whether a round is worth its time: there is something to teach that the student was not taught yet.
+
+        It waits until the stream is quiet, but not longer than ``interval_seconds`` since the last round; the first of
+        this process does not wait.
+        """
         if teacher == self._last_teacher or len(self._buffer) < self._settings.min_samples:
             return False
         quiet = now - self._last_change >= self._settings.idle_seconds
@@ -114,26 +118,21 @@ class Distiller:
 
         Args:
             draft: line, number, parent, teacher and so on; what was learned is filled in here.
+            now: of a monotonic clock.
+            on_step: called before each step; false ends the round early.
         """
         parent = self._snapshot()
         judged = self._judged.samples or self._buffer.draw(self._settings.judged_samples, version=0)
         before = score(teacher, self._student, judged, self._settings)
-        going_on = True
-
-        def step(number: int) -> bool:
-            nonlocal going_on
-            going_on = on_step(number)
-            return going_on
-
         num_tokens = distil(
             teacher,
             self._student,
             self._optimizer,
-            lambda number: self._buffer.draw(self._settings.batch_size, version=draft.number, step=number),
+            lambda step: self._buffer.draw(self._settings.batch_size, version=draft.number, step=step),
             self._settings,
-            step,
+            on_step,
         )
-        if not going_on:
+        if num_tokens is None:
             self._restore_snapshot(parent)
             return None
         after = score(teacher, self._student, judged, self._settings)
@@ -142,7 +141,7 @@ class Distiller:
             self._restore_snapshot(parent)
         self._last_teacher, self._last_round = draft.teacher, now
         self.counts["accepted" if verdict.accepted else "rejected"] += 1
-        hashes = tensor_hashes(adapter_state(self._model))
+        hashes = tensor_hashes(adapter_state(self._student.model))
         manifest = msgspec.structs.replace(
             draft,
             tensors=hashes,
@@ -154,11 +153,11 @@ class Distiller:
             verdict=verdict,
             metrics={"ce": after.ce, "kl": after.kl, "agreement": after.agreement, "tokens": float(num_tokens)},
         )
-        return Round(manifest, self._files(), before, after, num_tokens)
+        return Round(manifest, self._files(), before, after)
 
     def restore(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
         """Go on from a committed version, bit for bit."""
-        load_adapter_state(self._model, unpack_state(files[WEIGHTS_FILE]))
+        load_adapter_state(self._student.model, unpack_state(files[WEIGHTS_FILE]))
         self._optimizer.load(unpack_state(files[OPTIMIZER_FILE]))
         state = msgspec.json.decode(files[BUFFER_FILE], type=BufferState)
         self._buffer.load(state.samples_seen, state.samples)
@@ -187,7 +186,7 @@ class Distiller:
     def _files(self) -> dict[str, bytes]:
         buffer = BufferState(self._buffer.samples, self._buffer.state(), self._judged.samples, self._judged.state())
         return {
-            **adapter_files(self._model),
+            **adapter_files(self._student.model),
             OPTIMIZER_FILE: pack_state(self._optimizer.state()),
             BUFFER_FILE: msgspec.json.encode(buffer),
         }
@@ -197,5 +196,5 @@ class Distiller:
         return {name: files[name] for name in (WEIGHTS_FILE, OPTIMIZER_FILE)}
 
     def _restore_snapshot(self, files: Mapping[str, bytes]) -> None:
-        load_adapter_state(self._model, unpack_state(files[WEIGHTS_FILE]))
+        load_adapter_state(self._student.model, unpack_state(files[WEIGHTS_FILE]))
         self._optimizer.load(unpack_state(files[OPTIMIZER_FILE]))

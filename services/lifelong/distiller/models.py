@@ -9,6 +9,7 @@ import torch
 
 from lifelong.contracts.versions import Manifest
 from lifelong.distiller.config import Settings
+from lifelong.errors import ConfigError
 from lifelong.learning.anchor import PROMPTS
 from lifelong.model.adapter import (
     CONFIG_FILE,
@@ -20,26 +21,33 @@ from lifelong.model.adapter import (
 from lifelong.model.base import BaseModel, load_base, view_of
 from lifelong.model.learner import AdapterLearner
 from lifelong.model.settings import AdapterSettings
-from lifelong.model.student import build_student, make_student
+from lifelong.model.student import Student, build_student, make_student
 
+ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
+"""What is needed of a version of the main line."""
 KEPT_LAYERS = "kept_layers"
 """In the settings of a student's manifest: the layers of the base that it has, separated by commas."""
 
 
 class Models:
-    """Args: newest: the student's newest version; without one its layers are chosen now."""
+    """Args: newest: the student's newest version; without one its layers are chosen now.
+
+    Raises:
+        ConfigError: base or shape of the student are not those of ``newest``.
+    """
 
     def __init__(self, settings: Settings, newest: Manifest | None) -> None:
         self._settings = settings
         self._base: BaseModel = load_base(settings.model)
-        if newest is not None:
-            kept = [int(layer) for layer in newest.settings[KEPT_LAYERS].split(",")]
-            student = build_student(self._base, kept)
-        else:
-            num_layers = max(1, round(settings.distiller.keep_layers * self._base.num_layers))
-            student = make_student(self._base, num_layers, PROMPTS)
-        self.kept_layers = student.kept_layers
         s = settings.distiller
+        num_layers = max(1, round(s.keep_layers * self._base.num_layers))
+        if newest is None:
+            student = make_student(self._base, num_layers, PROMPTS)
+        else:
+            student = _built(self._base, newest)
+            _check_same("rank", newest.settings["distiller.rank"], s.rank, newest)
+            _check_same("keep_layers", f"{len(student.kept_layers)} layers", f"{num_layers} layers", newest)
+        self.kept_layers = student.kept_layers
         self.student = AdapterLearner(
             student.base,
             AdapterSettings(rank=s.rank, alpha=2 * s.rank, fraction=1.0),
@@ -53,8 +61,14 @@ class Models:
         assert self._teacher is not None, "no teacher was loaded"
         return self._teacher
 
-    def load_teacher(self, files: Mapping[str, bytes]) -> None:
-        """Take the weights of a version of the main line."""
+    def load_teacher(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+        """Take the weights of a version of the main line.
+
+        Raises:
+            ConfigError: it was learnt on another base. CorruptVersionError: not an adapter's files.
+        """
+        if manifest.base_sha256 != self._base.sha256:
+            raise _other_base(manifest, self._base)
         if self._teacher is None:
             adapter = unpack_settings(files[CONFIG_FILE], self._base.num_layers)
             # A view, so that the base itself stays bare.
@@ -89,4 +103,31 @@ class Models:
             positions={},
             settings=recorded,
             teacher=teacher,
+        )
+
+
+def _built(base: BaseModel, newest: Manifest) -> Student:
+    try:
+        student = build_student(base, [int(layer) for layer in newest.settings[KEPT_LAYERS].split(",")])
+    except ValueError as error:
+        raise _other_base(newest, base) from error
+    if newest.base_sha256 != student.base.sha256:
+        raise _other_base(newest, student.base)
+    return student
+
+
+def _other_base(manifest: Manifest, base: BaseModel) -> ConfigError:
+    return ConfigError(
+        "model.name",
+        f"line {manifest.line!r} was learnt on {manifest.base} ({manifest.base_sha256[:12]}), this is {base.name} "
+        f"({base.sha256[:12]}); set it to the same everywhere, or line.name to begin a new line",
+    )
+
+
+def _check_same(name: str, recorded: object, wanted: object, newest: Manifest) -> None:
+    if str(recorded) != str(wanted):
+        raise ConfigError(
+            f"distiller.{name}",
+            f"line {newest.line!r} was begun with {recorded}, this would be {wanted}; a student keeps its shape: set "
+            "it back, or line.name to begin a new line",
         )

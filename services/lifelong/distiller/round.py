@@ -51,8 +51,8 @@ def distil(
     draw: Callable[[int], Sequence[Sample]],
     settings: DistillerSettings,
     on_step: Callable[[int], bool],
-) -> int:
-    """Takes ``settings.steps_per_round`` steps; the number of tokens they had.
+) -> int | None:
+    """Takes ``settings.steps_per_round`` steps; the number of tokens they had, or ``None`` if it was ended early.
 
     Args:
         draw: the micro-batch of a step, by its number in the round.
@@ -61,7 +61,7 @@ def distil(
     num_tokens = 0
     for step in range(settings.steps_per_round):
         if not on_step(step):
-            break
+            return None
         batch = draw(step)
         targets = sum(map(student.num_targets, batch))
         for chunk in chunks(student, batch, settings.tokens_per_pass):

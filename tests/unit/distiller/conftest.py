@@ -22,6 +22,8 @@ def _deterministic() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
+    # The app asks for them.
+    torch.use_deterministic_algorithms(False)
     torch.set_num_threads(before)
 
 
@@ -61,8 +63,7 @@ def new_student(base: BaseModel) -> Callable[[], AdapterLearner]:
 @pytest.fixture
 def new_distiller(new_student: Callable[[], AdapterLearner], settings: DistillerSettings) -> Callable[[], Distiller]:
     def make() -> Distiller:
-        student = new_student()
-        return Distiller(student, student.model, settings)
+        return Distiller(new_student(), settings)
 
     return make
 
