@@ -110,7 +110,7 @@ class DistillerApp:
         # On a GPU some sums have no deterministic kernel; the promise is for CPUs.
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         models = Models(self._settings, newest)
-        distiller = Distiller(models.student, self._settings.distiller)
+        distiller = Distiller(models.student, self._settings.distiller, self._clock.monotonic())
         if newest is not None:
             distiller.restore(newest, {name: self._registry.weights(newest, name) for name in newest.files})
             self._number = newest.number
@@ -186,6 +186,7 @@ class DistillerApp:
             created=self._clock.now(),
             teacher=version_key(teacher.line, teacher.number),
         )
+        log.info("%s learns from %s", version_key(self._line, draft.number), draft.teacher)
         result = distiller.learn(
             models.teacher, draft, started, lambda step: not stop.is_set() and not writer.lost.is_set()
         )

@@ -43,7 +43,7 @@ class DistillerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     idle_seconds: Annotated[float, Meta(ge=0)] = 5.0
     """No new sample and no new version for so long starts a round, if the teacher has changed since the last."""
     interval_seconds: Annotated[float, Meta(gt=0)] = 300.0
-    """A round starts at the latest so long after the last, however busy the stream is."""
+    """A round starts at the latest so long after the last (or the start), however busy the stream is."""
     max_tokens: Annotated[int, Meta(ge=8)] = 512
     """Of one sample; what is longer is cut."""
     tokens_per_pass: Annotated[int, Meta(ge=8)] = 2048

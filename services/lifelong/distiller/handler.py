@@ -56,7 +56,8 @@ class Distiller:
     After ``learn`` the version must be committed before anything else is learnt: what is in memory is already it.
     """
 
-    def __init__(self, student: AdapterLearner, settings: DistillerSettings) -> None:
+    def __init__(self, student: AdapterLearner, settings: DistillerSettings, now: float) -> None:
+        """``now``: of a monotonic clock, as everywhere here."""
         self._student = student
         self._settings = settings
         self._optimizer = self._fresh_optimizer()
@@ -69,8 +70,7 @@ class Distiller:
         self.counts: Counter[str] = Counter()
         self._newest_event_time: float | None = None
         self._last_teacher: str | None = None
-        self._last_change = 0.0
-        self._last_round = float("-inf")
+        self._last_change = self._last_round = now
 
     def take(self, record: SampleRecord, partition: int, offset: int, now: float) -> Literal["new", "duplicate", "gap"]:
         """Keep the samples of one record, once. ``partition`` and ``offset`` are those in the samples topic."""
@@ -95,8 +95,8 @@ class Distiller:
     def is_due(self, teacher: str, now: float) -> bool:
         """Whether a round is worth its time: there is something to teach that the student was not taught yet.
 
-        It waits until the stream is quiet, but not longer than ``interval_seconds`` since the last round; the first of
-        this process does not wait.
+        It waits until the stream is quiet, but not longer than ``interval_seconds`` since the last round, or since the
+        start: what waits to be read then should all be read before.
         """
         if teacher == self._last_teacher or len(self._buffer) < self._settings.min_samples:
             return False
@@ -118,7 +118,6 @@ class Distiller:
 
         Args:
             draft: line, number, parent, teacher and so on; what was learned is filled in here.
-            now: of a monotonic clock.
             on_step: called before each step; false ends the round early.
         """
         parent = self._snapshot()

@@ -63,7 +63,7 @@ def new_student(base: BaseModel) -> Callable[[], AdapterLearner]:
 @pytest.fixture
 def new_distiller(new_student: Callable[[], AdapterLearner], settings: DistillerSettings) -> Callable[[], Distiller]:
     def make() -> Distiller:
-        return Distiller(new_student(), settings)
+        return Distiller(new_student(), settings, now=0.0)
 
     return make
 

@@ -103,13 +103,25 @@ def test_a_round_that_is_ended_early_leaves_it_as_it_was(new_distiller: Any, new
 def test_when_a_round_is_due(new_distiller: Any, new_sample: Any, teacher: Any) -> None:
     distiller = new_distiller()
     fill(distiller, new_sample, range(8), now=10.0)
-    distiller._last_round = 10.0
     assert not distiller.is_due("lifelong@1", 14.0), "the stream is not quiet yet"
     assert distiller.is_due("lifelong@1", 15.0)
     distiller.note_teacher_changed(20.0)
     assert not distiller.is_due("lifelong@2", 24.0)
     assert distiller.is_due("lifelong@2", 25.0)
-    assert distiller.is_due("lifelong@2", 10.0 + 300.0)
+
+
+def test_a_stream_that_is_never_quiet_does_not_put_rounds_off_for_ever(
+    new_distiller: Any, new_sample: Any, teacher: Any
+) -> None:
+    distiller = new_distiller()
+    fill(distiller, new_sample, range(8), now=299.0)
+    assert not distiller.is_due("lifelong@1", 299.5)
+    assert distiller.is_due("lifelong@1", 300.0)
+    assert distiller.learn(teacher, draft(), 400.0, lambda step: True) is not None
+    assert not distiller.is_due("lifelong@1", 1e9), "the same teacher has nothing new"
+    distiller.note_teacher_changed(699.0)
+    assert not distiller.is_due("lifelong@2", 699.5)
+    assert distiller.is_due("lifelong@2", 700.0)
 
 
 def test_too_few_samples_are_no_round(new_distiller: Any, new_sample: Any) -> None:
