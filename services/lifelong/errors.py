@@ -14,6 +14,7 @@
     │   ├── StreamGapError   records needed to go on have been deleted by retention; names the gap
     │   └── TooManyDeadLettersError  so many refusals mean a mistake of ours, not of the records
     ├── UnreachableError     a server does not answer now, or refuses to write; names it
+    ├── RequestError         a server refused a request of the client; has the HTTP status
     └── OverloadedError      try again later (HTTP 429)
 
 ``retriable`` says whether the same call may succeed later without anybody mending anything.
@@ -95,3 +96,12 @@ class UnreachableError(LifelongError):
 
 class OverloadedError(LifelongError):
     retriable = True
+
+
+class RequestError(LifelongError):
+    """``status`` is the HTTP status, the message is the server's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"HTTP {status}: {message}")
+        self.status = status
+        self.retriable = status in (502, 503, 504)

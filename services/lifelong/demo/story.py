@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
-from lifelong.client import Answer, Client, RequestError
+from lifelong.client import Answer, Client
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts import topics
 from lifelong.contracts.codec import decode
@@ -17,7 +15,7 @@ from lifelong.contracts.events import Document, EventData, Feedback, Message
 from lifelong.contracts.versions import VersionEvent, parse_version_key
 from lifelong.demo.facts import BrowserFact, choose
 from lifelong.demo.summary import Asked, Summary
-from lifelong.errors import LifelongError, OverloadedError
+from lifelong.errors import LifelongError, OverloadedError, RequestError, UnreachableError
 from lifelong.stream.kafka import KafkaSink, KafkaSource
 
 Say = Callable[[str], None]
@@ -204,7 +202,7 @@ class Story:
         while True:
             try:
                 return self._client.health()
-            except httpx.TransportError as error:
+            except UnreachableError as error:
                 if time.monotonic() > deadline:
                     raise DemoError(f"no answer from {self._addresses.http}: {error}") from error
                 time.sleep(0.5)
@@ -215,7 +213,7 @@ class Story:
         while True:
             try:
                 return self._client.ask(question, **how)
-            except (httpx.TransportError, OverloadedError, RequestError) as error:
+            except (UnreachableError, OverloadedError, RequestError) as error:
                 refused = isinstance(error, RequestError) and error.status < 500
                 if refused or time.monotonic() > deadline:
                     raise DemoError(f"no answer from {self._addresses.http}: {error}") from error
