@@ -22,7 +22,7 @@ DEFAULT_HOME = Path(".lifelong")
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What a command needs; ``http`` and an API key are given to the commands that speak HTTP."""
+    """Of all settings, those that a command needs."""
 
     line: LineSettings = LineSettings()
     kafka: KafkaSettings = KafkaSettings()
@@ -33,27 +33,32 @@ class Settings(msgspec.Struct, frozen=True):
 class Addresses(msgspec.Struct, frozen=True):
     settings: Settings
     http: str
+    """Base URL of the inference server."""
 
 
 def find(home: Path) -> Addresses:
-    """The stack in ``home`` if it runs; else what LIFELONG_CONFIG and LIFELONG_* say.
+    """The servers that the settings name, LIFELONG_CONFIG or LIFELONG_KAFKA__BOOTSTRAP_SERVERS; without either, those
+    of the stack that runs in ``home``.
 
     Raises:
-        MissingPartError: neither.
+        MissingPartError: neither. ConfigError: a setting is wrong.
     """
-    if "LIFELONG_CONFIG" in os.environ or "LIFELONG_KAFKA__BOOTSTRAP_SERVERS" in os.environ:
-        return Addresses(load(Settings), os.environ.get("LIFELONG_HTTP", "http://127.0.0.1:8000"))
+    settings = load(Settings)
+    if os.environ.get("LIFELONG_CONFIG") or os.environ.get("LIFELONG_KAFKA__BOOTSTRAP_SERVERS"):
+        return Addresses(settings, os.environ.get("LIFELONG_HTTP") or "http://127.0.0.1:8000")
     status = LocalStack(home).status()
     if not status.running:
         raise MissingPartError(
             f"nothing runs in {home}: start it with `lifelong up`, name another folder with --home, "
             "or set LIFELONG_CONFIG or LIFELONG_KAFKA__BOOTSTRAP_SERVERS to use servers elsewhere"
         )
+    replace = msgspec.structs.replace
     return Addresses(
-        Settings(
-            kafka=KafkaSettings(bootstrap_servers=status.kafka),
-            redis=RedisSettings(url=status.redis),
-            artifacts=ArtifactSettings(url=status.artifacts),
+        replace(
+            settings,
+            kafka=replace(settings.kafka, bootstrap_servers=status.kafka),
+            redis=replace(settings.redis, url=status.redis),
+            artifacts=replace(settings.artifacts, url=status.artifacts),
         ),
         status.http,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,54 +23,84 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _client(home: Path) -> Client:
+def _client(home: Path, api_key: str | None = None) -> Client:
     addresses = find(home)
-    return Client(kafka=addresses.settings.kafka, http=addresses.http, source="lifelong.cli")
+    return Client(kafka=addresses.settings.kafka, http=addresses.http, source="lifelong.cli", api_key=api_key)
 
 
 def publish(
     text: Annotated[str | None, typer.Argument(help="A document; '-' reads it from standard input.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help='JSON lines: {"type": "lifelong.feedback", "data": {...}}, for any type of event.'),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help='JSON lines: {"type": "lifelong.fact", "data": {...}}, for any type of event.',
+        ),
     ] = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Publish a document, or a file of events."""
+    """Publish a document, or a file of events; prints their ids.
+
+    Of a file that has a mistake nothing is published.
+    """
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text or --file, one of them")
-    events = _events(file) if file is not None else [Document(text=sys.stdin.read() if text == "-" else str(text))]
+    events = read_events(file) if file is not None else [Document(text=sys.stdin.read() if text == "-" else str(text))]
+    _publish(home, events)
+
+
+def _publish(home: Path, events: Sequence[EventData]) -> None:
     with _client(home) as client:
-        for event_id in client.publish(*events):
-            typer.echo(event_id)
+        try:
+            ids = client.publish(*events)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    for event_id in ids:
+        typer.echo(event_id)
 
 
-def _events(file: Path) -> list[EventData]:
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: str
+    data: msgspec.Raw
+
+
+def read_events(file: Path) -> list[EventData]:
+    """
+    Raises:
+        DecodeError: names the file, the line and what is wrong with it.
+    """
     events: list[EventData] = []
     for number, line in enumerate(file.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
         try:
-            envelope = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-            name = msgspec.json.decode(envelope["type"], type=str)
-            events.append(msgspec.json.decode(envelope["data"], type=EVENT_TYPES[name]))
-        except (msgspec.DecodeError, KeyError) as error:
-            raise DecodeError("bad-data", f"{file}:{number}: {error!r}") from error
+            envelope = msgspec.json.decode(line, type=_Line)
+            if envelope.type not in EVENT_TYPES:
+                raise DecodeError(
+                    "unknown-type", f"{file}:{number}: {envelope.type!r}; known are {', '.join(EVENT_TYPES)}"
+                )
+            events.append(msgspec.json.decode(envelope.data, type=EVENT_TYPES[envelope.type]))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise DecodeError("bad-data", f"{file}:{number}: {error}") from error
     return events
 
 
 def ask(
     question: str,
-    model: Annotated[str, typer.Option(help="A line, or LINE@NUMBER for one version.")] = "lifelong",
+    model: Annotated[
+        str | None, typer.Option(help="A line, or LINE@NUMBER for one version. Default: the live version.")
+    ] = None,
     memory: Annotated[bool, typer.Option(help="Whether memory may be looked up.")] = True,
-    max_tokens: int = 128,
-    temperature: float = 0.0,
-    user: str | None = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0: always the most likely token.")] = 0.0,
+    user: Annotated[str | None, typer.Option(help="Who asks: their own memories may then be used.")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="LIFELONG_API_KEY", help="If the server asks for one.")] = None,
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
     """Ask the model."""
-    with _client(home) as client:
+    with _client(home, api_key) as client:
         answer = client.ask(
             question, model=model, memory=memory, max_tokens=max_tokens, temperature=temperature, user=user
         )
@@ -88,12 +119,11 @@ def feedback(
     rating: Annotated[float | None, typer.Option(min=-1, max=1, help="How good the answer was.")] = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Correct or rate an answer to a question."""
+    """Correct or rate an answer to a question; prints the id of the event."""
     if correction is None and (rating is None or answer is None):
         raise typer.BadParameter("give --correction, or --answer with --rating")
     data = Feedback(messages=(Message("user", question),), answer=answer, correction=correction, rating=rating)
-    with _client(home) as client:
-        typer.echo(client.publish(data)[0])
+    _publish(home, [data])
 
 
 def outputs(

@@ -14,8 +14,9 @@ from rich.table import Table
 from lifelong.cli.addresses import DEFAULT_HOME, Addresses, Home, find
 from lifelong.contracts import topics
 from lifelong.contracts.codec import encode
-from lifelong.contracts.versions import Manifest, VersionEvent, version_key
+from lifelong.contracts.versions import Change, VersionEvent, version_event, version_key
 from lifelong.registry.artifacts import open_store
+from lifelong.registry.base import PointerState
 from lifelong.registry.pointers import RedisPointers
 from lifelong.registry.registry import Registry
 from lifelong.runtime.clock import SystemClock
@@ -34,7 +35,7 @@ def _registry(addresses: Addresses) -> Registry:
 
 @app.command("list")
 def list_versions(home: Home = DEFAULT_HOME, line: Line = None, json: Json = False) -> None:
-    """Newest first."""
+    """All versions, newest first, and which one is live."""
     addresses = find(home)
     registry = _registry(addresses)
     name = line or addresses.settings.line.name
@@ -58,7 +59,7 @@ def list_versions(home: Home = DEFAULT_HOME, line: Line = None, json: Json = Fal
 def show(number: int, home: Home = DEFAULT_HOME, line: Line = None) -> None:
     """The whole manifest, as JSON."""
     addresses = find(home)
-    manifest: Manifest = _registry(addresses).manifest(line or addresses.settings.line.name, number)
+    manifest = _registry(addresses).manifest(line or addresses.settings.line.name, number)
     typer.echo(msgspec.json.format(msgspec.json.encode(manifest)).decode())
 
 
@@ -68,12 +69,14 @@ def rollback(
     home: Home = DEFAULT_HOME,
     line: Line = None,
 ) -> None:
-    """Serve an older version and hold it there until `promote`. 0 is the base model. Learning goes on."""
+    """Serve an older version and hold it.
+
+    0 is the base model. Learning goes on, but no newer version goes live until `lifelong versions promote`.
+    """
     addresses = find(home)
     name = line or addresses.settings.line.name
-    state = _registry(addresses).rollback(name, number)
-    _announce(addresses, name, state.live, "rolled-back")
-    typer.echo(f"{version_key(name, state.live)} is live and held; `lifelong versions promote` lets go")
+    registry = _registry(addresses)
+    _tell(addresses, registry, name, registry.rollback(name, number), "rolled-back")
 
 
 @app.command()
@@ -82,23 +85,36 @@ def promote(
     home: Home = DEFAULT_HOME,
     line: Line = None,
 ) -> None:
-    """Serve this version. Without a number a hold ends, and newer versions go live again as they come."""
+    """Serve the newest version, or the one that is named.
+
+    Without a number: the newest accepted version goes live, and newer ones follow as they come. The usual state.
+
+    With one: that version, whatever the gate said of it, is live and held until the next `promote` or `rollback`.
+
+    If it were not held, the next version to be learned would replace it within seconds.
+    """
     addresses = find(home)
     name = line or addresses.settings.line.name
     registry = _registry(addresses)
-    state = registry.release(name) if number is None else registry.rollback(name, number)
-    _announce(addresses, name, state.live, "promoted")
-    typer.echo(f"{version_key(name, state.live)} is live{' and held' if state.held else ''}")
+    state = registry.release(name) if number is None else registry.hold(name, number)
+    _tell(addresses, registry, name, state, "promoted")
 
 
-def _announce(addresses: Addresses, line: str, number: int, change: str) -> None:
-    kind = "student" if line.endswith("-student") else "active"
-    event = msgspec.convert(
-        {"line": line, "number": number, "kind": kind, "change": change, "time": time.time()}, VersionEvent
-    )
+def _tell(addresses: Addresses, registry: Registry, line: str, state: PointerState, change: Change) -> None:
+    """The user first: it is done, even where Kafka cannot be told of it."""
+    key = version_key(line, state.live)
+    if state.held:
+        typer.echo(f"{key} is live and held: newer versions wait until `lifelong versions promote`")
+    else:
+        typer.echo(f"{key} is live; newer versions follow")
+    if state.live:
+        event = version_event(registry.manifest(line, state.live), change, time.time())
+    else:
+        student = line == addresses.settings.line.student
+        event = VersionEvent(line, 0, "student" if student else "active", change, time.time())
     sink = KafkaSink(addresses.settings.kafka)
     try:
-        sink.send(topics.VERSIONS.name, encode(event), key=version_key(line, number).encode())
+        sink.send(topics.VERSIONS.name, encode(event), key=key.encode())
         sink.flush()
     finally:
         sink.close()

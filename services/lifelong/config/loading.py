@@ -29,7 +29,7 @@ SECTIONS = frozenset(
 
 _PREFIX = "LIFELONG_"
 # Variables that are not settings of a process.
-_RESERVED = frozenset({"LIFELONG_CONFIG", "LIFELONG_HOME", "LIFELONG_CACHE", "LIFELONG_HTTP"})
+_RESERVED = frozenset({"LIFELONG_CONFIG", "LIFELONG_HOME", "LIFELONG_CACHE", "LIFELONG_HTTP", "LIFELONG_API_KEY"})
 
 S = TypeVar("S", bound=msgspec.Struct)
 

@@ -3,13 +3,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from lifelong.cli import app
-from lifelong.cli.application import _events
-from lifelong.errors import DecodeError, MissingPartError
+from lifelong.cli import addresses, app
+from lifelong.cli.addresses import find
+from lifelong.cli.application import read_events
+from lifelong.errors import ConfigError, DecodeError, MissingPartError
+from lifelong.local.status import StackStatus
 
 runner = CliRunner()
 
@@ -62,15 +65,94 @@ def test_a_file_of_events(tmp_path: Path) -> None:
         '{"type": "lifelong.document", "data": {"text": "hello"}}\n\n'
         '{"type": "lifelong.fact", "data": {"subject": "a", "relation": "b", "object": "c"}}\n'
     )
-    assert [type(event).__name__ for event in _events(file)] == ["Document", "Fact"]
+    assert [type(event).__name__ for event in read_events(file)] == ["Document", "Fact"]
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["no json", "{}", '{"type": "lifelong.nothing", "data": {}}', '{"type": "lifelong.document", "data": {"text": 5}}'],
+    ("line", "problem"),
+    [
+        ("no json", "malformed"),
+        ("\u00ff".encode("latin-1"), "UTF-8|utf-8|malformed"),
+        ("{}", "missing required field `type`"),
+        ('{"type": "lifelong.document"}', "missing required field `data`"),
+        ('{"type": "lifelong.nothing", "data": {}}', "'lifelong.nothing'; known are lifelong.document"),
+        ('{"type": "lifelong.document", "data": {"text": 5}}', r"Expected `str`, got `int` - at `\$\.text`"),
+        ('{"type": "lifelong.document", "data": {"text": "x"}, "time": "2026-01-01"}', "unknown field `time`"),
+    ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
+def test_a_bad_line_is_named(tmp_path: Path, line: str | bytes, problem: str) -> None:
     file = tmp_path / "events.jsonl"
-    file.write_text('{"type": "lifelong.document", "data": {"text": "hello"}}\n' + line + "\n")
-    with pytest.raises(DecodeError, match=r"events\.jsonl:2"):
-        _events(file)
+    line = line if isinstance(line, bytes) else line.encode()
+    file.write_bytes(b'{"type": "lifelong.document", "data": {"text": "hello"}}\n' + line + b"\n")
+    with pytest.raises(DecodeError, match=rf"events\.jsonl:2: .*({problem})"):
+        read_events(file)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["publish", ""],
+        ["publish", "--file", "/no/such/file"],
+        ["feedback", "Where?", "--correction", ""],
+        ["feedback", "Where?", "--answer", "Here.", "--rating", "2"],
+        ["feedback", "Where?", "--rating", "1"],
+        ["ask", "Where?", "--max-tokens", "0"],
+        ["versions", "show"],
+        ["versions", "show", "one"],
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_asked(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody listens there, and nobody is called.
+    monkeypatch.setenv("LIFELONG_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    result = runner.invoke(app, command)
+    assert (result.exit_code, type(result.exception)) == (2, SystemExit)
+    assert "Error" in result.stderr
+
+
+def status(running: bool) -> StackStatus:
+    return StackStatus(
+        home="home", running=running, ready=running, kafka="127.0.0.1:1111", redis="redis://127.0.0.1:2222/0",
+        http="http://127.0.0.1:3333", artifacts="/artifacts", live_version=None, processes=(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack runs in every home."""
+    monkeypatch.setattr(addresses, "LocalStack", lambda home: SimpleNamespace(status=lambda: status(True)))
+
+
+@pytest.mark.usefixtures("stack")
+def test_the_stack_that_runs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As Docker Compose sets what it was not given.
+    monkeypatch.setenv("LIFELONG_CONFIG", "")
+    monkeypatch.setenv("LIFELONG_LINE__NAME", "other")
+    found = find(Path("home"))
+    assert (found.settings.kafka.bootstrap_servers, found.http) == ("127.0.0.1:1111", "http://127.0.0.1:3333")
+    assert (found.settings.redis.url, found.settings.artifacts.url) == ("redis://127.0.0.1:2222/0", "/artifacts")
+    assert found.settings.line.name == "other"
+
+
+@pytest.mark.usefixtures("stack")
+def test_servers_that_the_settings_name_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "lifelong.toml"
+    file.write_text('[kafka]\nbootstrap_servers = "broker:9092"\n[redis]\nurl = "redis://store:6379/0"\n')
+    monkeypatch.setenv("LIFELONG_CONFIG", str(file))
+    monkeypatch.setenv("LIFELONG_HTTP", "http://server:8000")
+    found = find(Path("home"))
+    assert (found.settings.kafka.bootstrap_servers, found.settings.redis.url) == ("broker:9092", "redis://store:6379/0")
+    assert found.http == "http://server:8000"
+
+
+@pytest.mark.usefixtures("stack")
+def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFELONG_LINE__NAMES", "other")
+    with pytest.raises(ConfigError, match=r"line\.names"):
+        find(Path("home"))
+
+
+def test_what_promote_holds_is_said() -> None:
+    said = " ".join(runner.invoke(app, ["versions", "promote", "--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "is live and held until the next `promote` or `rollback`" in said
