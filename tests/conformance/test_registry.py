@@ -191,6 +191,15 @@ def test_a_second_writer_waits_or_is_told_who_has_it(registry: Registry, writer:
     stop = threading.Event()
     stop.set()
     assert acquire_writer(registry, fresh_line, "second", None, stop) is None
+    told: list[str] = []
+
+    def tell(why: str) -> None:
+        told.append(why)
+        stop.set()
+
+    stop.clear()
+    assert acquire_writer(registry, fresh_line, "second", None, stop, tell=tell) is None
+    assert told == ["first has the lease"]
 
 
 def test_a_standby_takes_over_when_the_writer_goes(registry: Registry, writer: Writer, fresh_line: str) -> None:

@@ -125,6 +125,33 @@ def test_a_stalled_writer_stops_if_somebody_was_there_meanwhile(
     assert not pointers.renew(fresh_line, "stalled", TTL)
 
 
+def test_a_lease_that_the_store_has_lost_is_taken_up_again(pointers: Pointers, fresh_line: str) -> None:
+    pointers.restore(fresh_line, PointerState(live=2, candidate=2, epoch=4))
+    # As after a loss: rebuilt from the manifests, and nothing is known of writers.
+    assert not pointers.renew(fresh_line, "w", TTL)
+    assert pointers.reclaim(fresh_line, "w", TTL, 5)
+    assert pointers.renew(fresh_line, "w", TTL)
+    assert pointers.writer(fresh_line) == "w"
+    state = pointers.read(fresh_line)
+    assert state is not None
+    assert state.epoch == 5
+    assert not pointers.reclaim(fresh_line, "other", TTL, 9)
+
+
+def test_a_lease_is_not_taken_up_again_where_somebody_was_since(
+    pointers: Pointers, fresh_line: str, run_out: RunOut
+) -> None:
+    assert pointers.acquire(fresh_line, "successor", TTL, 0) == 1
+    assert not pointers.reclaim(fresh_line, "stalled", TTL, 9)
+    run_out()
+    assert not pointers.reclaim(fresh_line, "stalled", TTL, 9)
+    pointers.release(fresh_line, "successor")
+    assert not pointers.reclaim(fresh_line, "stalled", TTL, 9)
+    pointers.restore(f"{fresh_line}-b", PointerState(epoch=7))
+    assert not pointers.reclaim(f"{fresh_line}-b", "stalled", TTL, 6)
+    assert pointers.acquire(fresh_line, "next", TTL, 0) == 2
+
+
 def test_a_writer_moves_both_or_only_the_candidate(pointers: Pointers, fresh_line: str) -> None:
     pointers.restore(fresh_line, PointerState())
     epoch = epoch_of(pointers, fresh_line)

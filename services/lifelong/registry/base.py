@@ -97,6 +97,14 @@ class Pointers(Protocol):
         """
         ...
 
+    def reclaim(self, line: str, writer: str, ttl_seconds: float, epoch: int) -> bool:
+        """Take up a lease that the store has lost with all that it knew of writers, under the epoch it had.
+
+        False: the store knows of a writer since, or of a newer epoch; this writer must stop. Where another came and
+        the store was lost again after that, the number of the version that the other has made stops this one.
+        """
+        ...
+
     def release(self, line: str, writer: str) -> None: ...
 
     def writer(self, line: str) -> str | None:

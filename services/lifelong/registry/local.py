@@ -17,6 +17,7 @@ class _Line:
     state: PointerState | None = None
     epoch: int = 0
     newest_writer: str | None = None
+    """Empty once that one has given the lease back."""
     holder: str | None = None
     deadline: float = 0.0
 
@@ -53,13 +54,25 @@ class LocalPointers:
             self._hold(ours, writer, ttl_seconds)
             return True
 
+    def reclaim(self, line: str, writer: str, ttl_seconds: float, epoch: int) -> bool:
+        with self._lock:
+            ours = self._lines.setdefault(line, _Line())
+            if self._holder(ours) is not None or ours.newest_writer is not None or ours.epoch > epoch:
+                return False
+            ours.epoch = epoch
+            if ours.state is not None:
+                ours.state = msgspec.structs.replace(ours.state, epoch=epoch)
+            ours.newest_writer = writer
+            self._hold(ours, writer, ttl_seconds)
+            return True
+
     def release(self, line: str, writer: str) -> None:
         with self._lock:
             ours = self._lines.setdefault(line, _Line())
             if self._holder(ours) == writer:
                 ours.holder = None
             if ours.newest_writer == writer:
-                ours.newest_writer = None
+                ours.newest_writer = ""
 
     def writer(self, line: str) -> str | None:
         with self._lock:

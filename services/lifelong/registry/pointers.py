@@ -13,7 +13,7 @@ from lifelong.runtime.redis import connect_redis, redis_errors
 __all__ = ["LocalPointers", "RedisPointers"]
 
 # KEYS[1] is the hash of pointers, KEYS[2] the lease. The hash has `live` once the line is known; `epoch` and `writer`,
-# the newest that took the lease and has not given it back, may be there before.
+# the newest that took the lease, may be there before; it is empty once that one has given the lease back.
 
 _ACQUIRE = """
 local holder = redis.call('GET', KEYS[2])
@@ -32,9 +32,17 @@ redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
+_RECLAIM = """
+if redis.call('EXISTS', KEYS[2]) == 1 or redis.call('HEXISTS', KEYS[1], 'writer') == 1 then return 0 end
+if tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0') > tonumber(ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'writer', ARGV[1])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
 _RELEASE = """
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
-if redis.call('HGET', KEYS[1], 'writer') == ARGV[1] then redis.call('HDEL', KEYS[1], 'writer') end
+if redis.call('HGET', KEYS[1], 'writer') == ARGV[1] then redis.call('HSET', KEYS[1], 'writer', '') end
 """
 
 _STATE = """
@@ -90,6 +98,7 @@ class RedisPointers:
         self._redis = connect_redis(redis_url)
         self._acquire = self._redis.register_script(_ACQUIRE)
         self._renew = self._redis.register_script(_RENEW)
+        self._reclaim = self._redis.register_script(_RECLAIM)
         self._release = self._redis.register_script(_RELEASE)
         self._move = self._redis.register_script(_MOVE)
         self._set_live = self._redis.register_script(_SET_LIVE)
@@ -109,6 +118,10 @@ class RedisPointers:
     def renew(self, line: str, writer: str, ttl_seconds: float) -> bool:
         with redis_errors(self._url):
             return bool(self._renew(_keys(line), [writer, _milliseconds(ttl_seconds)]))
+
+    def reclaim(self, line: str, writer: str, ttl_seconds: float, epoch: int) -> bool:
+        with redis_errors(self._url):
+            return bool(self._reclaim(_keys(line), [writer, _milliseconds(ttl_seconds), epoch]))
 
     def release(self, line: str, writer: str) -> None:
         with redis_errors(self._url):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from lifelong.errors import FencedError, RegistryError, UnreachableError
@@ -39,8 +40,12 @@ class Writer:
 
     def beat(self) -> None:
         """Renew the lease once; the heartbeat's thread calls it, and simulations that have none."""
+        pointers = self._registry.pointers
         try:
-            renewed = self._registry.pointers.renew(self.line, self.writer_id, self._ttl_seconds)
+            renewed = pointers.renew(self.line, self.writer_id, self._ttl_seconds)
+            if not renewed and pointers.reclaim(self.line, self.writer_id, self._ttl_seconds, self.epoch):
+                log.warning("lease of %s was lost with all that Redis knew, and is taken up again", self.line)
+                renewed = True
         except UnreachableError as error:
             log.warning("lease of %s not renewed, trying again: %s", self.line, error)
             return
@@ -87,6 +92,7 @@ def acquire_writer(
     *,
     ttl_seconds: float = TTL_SECONDS,
     heartbeat: bool = True,
+    tell: Callable[[str], None] = lambda why: None,
 ) -> Writer | None:
     """Wait for the lease of the line and take it. ``None``: ``stop`` was set meanwhile.
 
@@ -94,6 +100,7 @@ def acquire_writer(
         writer_id: unlike any other's, also of the same process started again (host, pid and something random).
         wait_seconds: ``None`` waits for as long as somebody else is at it, as a standby does.
         heartbeat: ``False`` leaves the calls of ``beat`` to the caller.
+        tell: called with what is waited for, each time that this changes; it names the holder.
 
     Raises:
         RegistryError: somebody else still had it after ``wait_seconds``. UnreachableError: no answer for so long.
@@ -104,12 +111,13 @@ def acquire_writer(
         over = deadline is not None and registry.clock.monotonic() >= deadline
         try:
             epoch = _try(registry, line, writer_id, ttl_seconds)
+            holder = registry.pointers.writer(line) if epoch is None else None
         except UnreachableError as error:
             if over:
                 raise
-            epoch, waits_for = None, str(error)
+            epoch, holder, waits_for = None, None, str(error)
         else:
-            waits_for = "another writer to end"
+            waits_for = f"{holder or 'another writer'} has the lease"
         if epoch is not None:
             writer = Writer(registry, line, writer_id, epoch, ttl_seconds)
             if heartbeat:
@@ -117,13 +125,13 @@ def acquire_writer(
             log.info("writing %s with epoch %d", line, epoch)
             return writer
         if over:
-            holder = registry.pointers.writer(line)
             raise RegistryError(
                 f"line {line!r} has a writer already ({holder}), still after {wait_seconds:g} s; stop it, or give this "
                 "process a line of its own"
             )
         if waits_for != said:
             log.warning("not writing %s yet, waiting: %s", line, waits_for)
+            tell(waits_for)
             said = waits_for
         stop.wait(min(1.0, ttl_seconds / 20))
     return None
