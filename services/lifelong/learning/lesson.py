@@ -1,0 +1,109 @@
+"""One micro-batch, learnt until what should be known is known, with a recipe against forgetting.
+
+As ``lifelong.learning.online``, whose steps it takes to the bit when the recipe is empty: a fact gets steps until it is
+below the target loss, the examples of a task get ``min_steps``, and every sample is scored before it is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lifelong.contracts.samples import Sample
+from lifelong.learning import online
+from lifelong.learning.base import Learner, chunks
+from lifelong.learning.losses import evaluate, sample_losses, weights
+from lifelong.learning.optimizers import Optimizer
+from lifelong.learning.recipe import Recipe, take_gradients
+from lifelong.learning.settings import LearningSettings
+
+
+@dataclass(frozen=True)
+class Lesson(online.Lesson):
+    mixed_in: dict[str, float] = field(default_factory=dict)
+    """Cross-entropy of each old sample when it was last seen, before the step that it was mixed into."""
+
+
+def learn(
+    learner: Learner,
+    optimizer: Optimizer,
+    new: Sequence[Sample],
+    mix_in: Callable[[int], Sequence[Sample]],
+    settings: LearningSettings,
+    on_step: Callable[[int], None] = lambda step: None,
+    *,
+    recipe: Recipe,
+    version: int,
+) -> Lesson:
+    """Steps on ``new`` and, mixed in, old samples.
+
+    Args:
+        mix_in: what goes into a step beside the new samples, by the number of the step.
+        on_step: called with the number of steps done before each step.
+        version: that this micro-batch leads to.
+    """
+    assert new
+    before: dict[str, float] = {}
+    latest: dict[str, float] = {}  # of each new sample at the present weights, where that is known
+    old: dict[str, float] = {}
+    to_know = [sample for sample in new if sample.until_known]
+    num_steps = num_tokens = 0
+    recipe.begin(learner, new, version)
+
+    def is_known() -> bool:
+        return num_steps >= settings.min_steps and all(
+            latest.get(sample.id, float("inf")) < settings.target_loss_nats for sample in to_know
+        )
+
+    def backward(samples: Sequence[Sample], sum_of_weights: float, losses: dict[str, float]) -> None:
+        """Adds these samples' part of the gradient of the weighted mean, and their cross-entropies to ``losses``."""
+        for chunk in chunks(learner, samples, settings.tokens_per_pass):
+            predicted = learner.logits(chunk)
+            loss_S = sample_losses(predicted, len(chunk))
+            losses.update(zip((sample.id for sample in chunk), loss_S.tolist(), strict=True))
+            if losses is latest and is_known():  # never before the last chunk; its backward pass is spared
+                return
+            loss_S = recipe.loss(learner, chunk, predicted, loss_S)
+            _backward((loss_S * weights(chunk, loss_S.device)).sum() / sum_of_weights)
+
+    while num_steps < settings.max_steps:
+        active = list(new) if num_steps < settings.min_steps else to_know
+        if not active:
+            break
+        on_step(num_steps)
+        mixed_in = mix_in(num_steps)
+        # Gradients that are combined are each a mean of their own.
+        together = [*active, *mixed_in] if recipe.combine is None else active
+        sum_of_weights = sum(sample.weight for sample in together)
+        backward(active, sum_of_weights, latest)
+        before = before or dict(latest)
+        if is_known():
+            take_gradients(learner)
+            break
+        if recipe.combine is None:
+            backward(mixed_in, sum_of_weights, old)
+        elif mixed_in:
+            of_new = take_gradients(learner)
+            backward(mixed_in, sum(sample.weight for sample in mixed_in), old)
+            for name, gradient in recipe.combine(of_new, take_gradients(learner)).items():
+                learner.parameters[name].grad = gradient
+        penalty = recipe.penalty(learner)
+        if penalty is not None:
+            _backward(penalty)
+        recipe.before_update(learner)
+        step_tokens = sum(map(learner.num_tokens, [*active, *mixed_in]))
+        optimizer.step(step_tokens)
+        recipe.after_update(learner, step_tokens)
+        num_steps, num_tokens = num_steps + 1, num_tokens + step_tokens
+        latest.clear()
+
+    unknown = [sample for sample in new if sample.id not in latest]
+    after = latest | evaluate(learner, unknown, settings.tokens_per_pass)
+    recipe.end(learner, new, version)
+    return Lesson(before, {sample.id: after[sample.id] for sample in new}, num_steps, num_tokens, old)
+
+
+def _backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
