@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -15,6 +13,7 @@ import msgspec
 from lifelong.contracts.versions import FileEntry, Manifest, version_key
 from lifelong.errors import FencedError, MissingPartError, RegistryError, UnknownVersionError
 from lifelong.registry import layout
+from lifelong.registry.disk import Disk, RealDisk
 
 
 class DirectoryStore:
@@ -24,22 +23,24 @@ class DirectoryStore:
     on the disk before.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._root = root
+        self._disk: Disk = disk or RealDisk()
 
     def put(self, folder: str, files: Mapping[str, bytes]) -> dict[str, FileEntry]:
         path = self._root / layout.check_folder(folder)
         names = [layout.check_file(name) for name in files]
         with _disk_errors(path):
-            _make_folders(path.parent)
-            path.mkdir()
+            self._make_folders(path.parent)
+            self._disk.make_folder(path)
             try:
                 for name in names:
-                    _write(path / name, files[name])
-                _sync_folder(path)
-                _sync_folder(path.parent)
+                    self._write(path / name, files[name])
+                self._disk.sync_folder(path)
+                self._disk.sync_folder(path.parent)
             except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
+                with suppress(OSError):
+                    self._disk.remove_folder(path)
                 raise
         return {name: layout.entry_of(data) for name, data in files.items()}
 
@@ -47,7 +48,7 @@ class DirectoryStore:
         path = self._root / layout.check_folder(folder) / layout.check_file(name)
         with _disk_errors(path):
             try:
-                data = path.read_bytes()
+                data = self._disk.read(path)
             except FileNotFoundError as error:
                 raise layout.gone(str(path)) from error
         return layout.verified(data, entry, str(path))
@@ -59,25 +60,25 @@ class DirectoryStore:
         # A name that is no manifest: whoever dies here leaves a file that nobody reads.
         scratch = folder / f".{path.name}.{secrets.token_hex(4)}"
         with _disk_errors(path):
-            _make_folders(folder)
+            self._make_folders(folder)
             try:
-                _write(scratch, data)
+                self._write(scratch, data)
                 try:
-                    os.link(scratch, path)
+                    self._disk.link(scratch, path)
                 except FileExistsError as error:
                     # Over NFS the answer to a link that was made can be lost, and the second try finds it made.
-                    if path.read_bytes() != data:
+                    if self._disk.read(path) != data:
                         key = version_key(manifest.line, manifest.number)
                         raise FencedError(f"{key} exists already, of another writer") from error
             finally:
-                scratch.unlink(missing_ok=True)
-            _sync_folder(folder)
+                self._disk.unlink(scratch)
+            self._disk.sync_folder(folder)
 
     def manifest(self, line: str, number: int) -> Manifest:
         path = self._root / layout.manifests_path(line) / layout.manifest_name(number)
         with _disk_errors(path):
             try:
-                data = path.read_bytes()
+                data = self._disk.read(path)
             except FileNotFoundError as error:
                 raise UnknownVersionError(f"no version {version_key(line, number)}") from error
         return layout.decode_manifest(data, line, number, str(path))
@@ -88,7 +89,7 @@ class DirectoryStore:
 
     def lines(self) -> list[str]:
         names = [name for name in self._names("") if layout.is_line(name)]
-        return sorted(name for name in names if (self._root / layout.manifests_path(name)).is_dir())
+        return sorted(name for name in names if self._disk.is_folder(self._root / layout.manifests_path(name)))
 
     def folders(self, line: str) -> list[str]:
         path = layout.folders_path(line)
@@ -99,7 +100,7 @@ class DirectoryStore:
         path = self._root / layout.check_folder(folder)
         with _disk_errors(path):
             try:
-                shutil.rmtree(path)
+                self._disk.remove_folder(path)
             except FileNotFoundError:
                 # Somebody else is clearing up too.
                 return
@@ -107,33 +108,22 @@ class DirectoryStore:
     def _names(self, path: str) -> list[str]:
         with _disk_errors(self._root / path):
             try:
-                return os.listdir(self._root / path)
+                return self._disk.names(self._root / path)
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
+    def _write(self, path: Path, data: bytes) -> None:
+        with self._disk.create(path) as file:
+            file.write(data)
+            file.sync()
 
-def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _make_folders(path: Path) -> None:
-    if path.is_dir():
-        return
-    _make_folders(path.parent)
-    path.mkdir(exist_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    """Makes the names in it durable; a file's own fsync does not."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _make_folders(self, path: Path) -> None:
+        if self._disk.is_folder(path):
+            return
+        self._make_folders(path.parent)
+        with suppress(FileExistsError):
+            self._disk.make_folder(path)
+        self._disk.sync_folder(path.parent)
 
 
 @contextmanager

@@ -7,19 +7,30 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from lifelong.contracts.topics import MAX_MESSAGE_BYTES
-from lifelong.errors import StreamError, StreamGapError
+from lifelong.errors import StreamError, StreamGapError, UnreachableError
 from lifelong.runtime.clock import Clock, SystemClock
 from lifelong.stream.base import Partition, Record
 
 Step = Callable[[str], None]
 """Called with ``send``, ``flush``, ``poll`` or ``commit`` before each; may raise, to see what happens then."""
 
+Fate = Literal["written", "twice", "late", "unknown", "lost"]
+"""What becomes of a record that is sent: it is written, or written twice (sent again because the answer was lost); it
+is under way until the next flush, or until somebody calls ``MemorySink.deliver``; or the next flush says that the
+broker is away, while it was written (``unknown``) or was not (``lost``)."""
+
 
 def _nothing(step: str) -> None:
     del step
+
+
+def _written() -> Fate:
+    return "written"
 
 
 class MemoryBroker:
@@ -62,10 +73,15 @@ class MemoryBroker:
     def committed(self, group_id: str, partition: Partition) -> int | None:
         return self.group(group_id).committed.get(partition)
 
+    def rebalance(self, group_id: str) -> None:
+        """All members are given their partitions anew."""
+        with self.lock:
+            self.group(group_id).rebalance()
+
     # -- the two sides -------------------------------------------------------------------------------------------
 
-    def sink(self, on: Step = _nothing) -> MemorySink:
-        return MemorySink(self, on)
+    def sink(self, on: Step = _nothing, fate: Callable[[], Fate] = _written) -> MemorySink:
+        return MemorySink(self, on, fate)
 
     def source(self, topics: Sequence[str], on: Step = _nothing) -> MemorySource:
         return MemorySource(self, topics, on)
@@ -85,7 +101,7 @@ class MemoryBroker:
         return len(self._log(partition))
 
     def group(self, group_id: str) -> _Group:
-        return self._groups.setdefault(group_id, _Group())
+        return self._groups.setdefault(group_id, _Group(self))
 
     def append(
         self,
@@ -130,18 +146,41 @@ class MemoryBroker:
 
 
 class _Group:
-    def __init__(self) -> None:
+    """Each change of members makes a new generation, of which every member hears in its next poll. What a member of an
+    older generation commits is dropped, as Kafka does."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
         self.members: list[MemoryGroupSource] = []
         self.committed: dict[Partition, int] = {}
+        self.generation = 0
+
+    def join(self, member: MemoryGroupSource) -> None:
+        self.members.append(member)
+        self.rebalance()
+
+    def leave(self, member: MemoryGroupSource) -> None:
+        if member in self.members:
+            self.members.remove(member)
+            self.rebalance()
+
+    def rebalance(self) -> None:
+        self.generation += 1
+
+    def share(self, member: MemoryGroupSource) -> list[Partition]:
+        everything = [p for topic in member.topics for p in self._broker.partitions(topic)]
+        return everything[self.members.index(member) :: len(self.members)]
 
 
 class MemorySink:
-    """A :class:`~lifelong.stream.base.Sink` whose records arrive at once."""
+    """A :class:`~lifelong.stream.base.Sink`. What is not ``late`` arrives at once."""
 
-    def __init__(self, broker: MemoryBroker, on: Step) -> None:
+    def __init__(self, broker: MemoryBroker, on: Step, fate: Callable[[], Fate]) -> None:
         self._broker = broker
         self._on = on
-        self._failures: list[StreamError] = []
+        self._fate = fate
+        self._failures: list[StreamError | UnreachableError] = []
+        self._under_way: deque[_Sent] = deque()
 
     def send(
         self,
@@ -156,19 +195,44 @@ class MemorySink:
         self._on("send")
         if key is None and value is None:
             raise ValueError("a record needs a key or a value")
-        try:
-            self._broker.append(topic, value, key, partition, headers, time)
-        except StreamError as error:
-            self._failures.append(error)
+        sent = (topic, value, key, partition, headers, time)
+        fate = self._fate()
+        if fate == "late" or self._under_way:
+            # Nothing overtakes what was sent before.
+            self._under_way.append(sent)
+            return
+        if fate in ("unknown", "lost"):
+            self._failures.append(UnreachableError("the broker has not answered"))
+        for _ in range({"lost": 0, "twice": 2}.get(fate, 1)):
+            self._write(sent)
 
     def flush(self) -> None:
         self._on("flush")
+        self.deliver()
         if self._failures:
             failures, self._failures = self._failures, []
             raise failures[0]
 
+    @property
+    def num_under_way(self) -> int:
+        return len(self._under_way)
+
+    def deliver(self, num_records: int | None = None) -> None:
+        """The oldest that are under way, or all, arrive; also after whoever sent them has died."""
+        for _ in range(len(self._under_way) if num_records is None else min(num_records, len(self._under_way))):
+            self._write(self._under_way.popleft())
+
     def close(self) -> None:
-        pass
+        self.deliver()
+
+    def _write(self, sent: _Sent) -> None:
+        try:
+            self._broker.append(*sent)
+        except StreamError as error:
+            self._failures.append(error)
+
+
+_Sent = tuple[str, bytes | None, bytes | None, int | None, Sequence[tuple[str, bytes]], float | None]
 
 
 class MemorySource:
@@ -189,6 +253,9 @@ class MemorySource:
         self._positions = {p: positions.get(p, self._broker.first(p)) for p in self._partitions}
         self._sought = True
 
+    def first_positions(self) -> dict[Partition, int]:
+        return {p: self._broker.first(p) for p in self._partitions}
+
     def end_positions(self) -> dict[Partition, int]:
         return {p: self._broker.end(p) for p in self._partitions}
 
@@ -205,19 +272,20 @@ class MemorySource:
 
 
 class MemoryGroupSource:
-    """A :class:`~lifelong.stream.base.GroupSource`. Never blocks; rebalances happen when members join and leave."""
+    """A :class:`~lifelong.stream.base.GroupSource`. Never blocks."""
 
     def __init__(self, broker: MemoryBroker, topics: Sequence[str], group_id: str, on: Step) -> None:
+        self.topics = topics
         self._broker = broker
-        self._topics = topics
         self._group = broker.group(group_id)
         self._on = on
         self._positions: dict[Partition, int] = {}
         self._assigned: dict[Partition, int | None] = {}
         self._generation = 0
+        """Of the group, as of the last poll."""
+        self._closed = False
         with broker.lock:
-            self._group.members.append(self)
-            self._rebalance()
+            self._group.join(self)
 
     @property
     def generation(self) -> int:
@@ -228,11 +296,21 @@ class MemoryGroupSource:
 
     def poll(self, timeout_seconds: float, max_records: int = 500) -> list[Record]:
         self._on("poll")
-        return self._broker.read(self._positions, max_records)
+        with self._broker.lock:
+            if self._closed:
+                return []
+            if self not in self._group.members:
+                # Taken for dead meanwhile: back as a new member.
+                self._group.join(self)
+            if self._generation != self._group.generation:
+                self._take_over()
+            return self._broker.read(self._positions, max_records)
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         self._on("commit")
         with self._broker.lock:
+            if self not in self._group.members or self._generation != self._group.generation:
+                return
             for partition, at in positions.items():
                 if partition in self._assigned:
                     self._group.committed[partition] = at
@@ -240,21 +318,19 @@ class MemoryGroupSource:
     def pending(self) -> dict[Partition, int]:
         return {p: self._broker.end(p) - at for p, at in self._positions.items()}
 
+    def evict(self) -> None:
+        """As the broker does with a member that it has not heard of for long. The member learns of it by polling."""
+        with self._broker.lock:
+            self._group.leave(self)
+
     def close(self) -> None:
         with self._broker.lock:
-            if self in self._group.members:
-                self._group.members.remove(self)
-                self._assigned, self._positions = {}, {}
-                self._rebalance()
+            self._closed = True
+            self._assigned, self._positions = {}, {}
+            self._group.leave(self)
 
-    def _rebalance(self) -> None:
-        members = self._group.members
-        everything = [p for topic in self._topics for p in self._broker.partitions(topic)]
-        for index, member in enumerate(members):
-            member._receive(everything[index :: len(members)])
-
-    def _receive(self, partitions: Sequence[Partition]) -> None:
-        self._generation += 1
-        # As Kafka's eager protocol: all are given up and taken again, from what was committed.
-        self._assigned = {p: self._group.committed.get(p) for p in partitions}
+    def _take_over(self) -> None:
+        """As Kafka's eager protocol: all are given up and taken again, from what was committed."""
+        self._generation = self._group.generation
+        self._assigned = {p: self._group.committed.get(p) for p in self._group.share(self)}
         self._positions = {p: self._broker.first(p) if at is None else at for p, at in self._assigned.items()}

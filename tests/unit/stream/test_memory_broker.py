@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lifelong.errors import UnreachableError
 from lifelong.runtime.clock import Clock
 from lifelong.stream.base import Partition
-from lifelong.stream.memory import MemoryBroker
+from lifelong.stream.memory import Fate, MemoryBroker
 
 
 class Stopped(Clock):
@@ -73,6 +74,8 @@ def test_two_runs_are_alike() -> None:
 def test_groups_share_out_all_topics() -> None:
     broker = MemoryBroker({"a": 2, "b": 1})
     members = [broker.group_source(["a", "b"], "g") for _ in range(2)]
+    for member in members:
+        member.poll(0)
     owned = [set(member.assigned()) for member in members]
     assert owned[0] & owned[1] == set()
     assert owned[0] | owned[1] == {Partition("a", 0), Partition("a", 1), Partition("b", 0)}
@@ -81,6 +84,70 @@ def test_groups_share_out_all_topics() -> None:
 def test_a_member_too_many_waits_for_its_turn() -> None:
     broker = MemoryBroker({"t": 1})
     first, second = broker.group_source(["t"], "g"), broker.group_source(["t"], "g")
+    first.poll(0)
+    second.poll(0)
     assert (len(first.assigned()), len(second.assigned())) == (1, 0)
     first.close()
+    second.poll(0)
     assert len(second.assigned()) == 1
+
+
+def test_who_is_taken_for_dead_commits_nothing_and_comes_back_as_a_new_member() -> None:
+    broker = MemoryBroker({"t": 2})
+    for partition in range(2):
+        broker.sink().send("t", b"v", partition=partition)
+    stalled, other = broker.group_source(["t"], "g"), broker.group_source(["t"], "g")
+    (mine,) = stalled.poll(0)
+    other.poll(0)
+    stalled.evict()
+    assert len(other.poll(0)) == 2
+    stalled.commit({Partition("t", mine.partition): 1})
+    assert broker.committed("g", Partition("t", mine.partition)) is None
+    stalled.poll(0)
+    assert (len(stalled.assigned()), len(other.assigned())) == (1, 2)
+    other.poll(0)
+    assert set(stalled.assigned()) | set(other.assigned()) == {Partition("t", 0), Partition("t", 1)}
+
+
+def test_a_member_of_an_older_generation_commits_nothing() -> None:
+    broker = MemoryBroker({"t": 1})
+    broker.sink().send("t", b"v", partition=0)
+    member = broker.group_source(["t"], "g")
+    member.poll(0)
+    broker.rebalance("g")
+    member.commit({Partition("t", 0): 1})
+    assert broker.committed("g", Partition("t", 0)) is None
+    assert len(member.poll(0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fates", "written", "fails"),
+    [
+        (["twice", "written"], [b"0", b"0", b"1"], False),
+        (["late", "written"], [b"0", b"1"], False),
+        (["unknown", "written"], [b"0", b"1"], True),
+        (["lost", "written"], [b"1"], True),
+    ],
+)
+def test_what_may_become_of_a_record_that_is_sent(fates: list[Fate], written: list[bytes], fails: bool) -> None:
+    broker = MemoryBroker({"t": 1})
+    left = iter(fates)
+    sink = broker.sink(fate=lambda: next(left))
+    sink.send("t", b"0")
+    sink.send("t", b"1")
+    if "late" in fates:
+        assert (broker.records("t"), sink.num_under_way) == ([], 2)
+    if fails:
+        with pytest.raises(UnreachableError):
+            sink.flush()
+    sink.flush()
+    assert [record.value for record in broker.records("t")] == written
+
+
+def test_what_is_under_way_arrives_after_its_sender_has_died() -> None:
+    broker = MemoryBroker({"t": 1})
+    sink = broker.sink(fate=lambda: "late")
+    for n in range(3):
+        sink.send("t", b"%d" % n)
+    sink.deliver(2)
+    assert [record.value for record in broker.records("t")] == [b"0", b"1"]
