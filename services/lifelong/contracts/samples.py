@@ -8,8 +8,9 @@ import msgspec
 
 from lifelong.contracts.events import Forget, Message
 
-Outcome = Literal["sample", "duplicate", "dead-letter", "expired", "memory-only", "forget"]
-"""``sample``: trained on, or held out. All others carry no samples and say why."""
+Outcome = Literal["sample", "duplicate", "dead-letter", "expired", "memory-only", "forget", "lost"]
+"""``sample``: trained on, or held out. All others carry no samples and say why. ``lost``: deleted by retention before
+it was read, and given up explicitly; one such record stands for all offsets that it covers."""
 
 
 class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
