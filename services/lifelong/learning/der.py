@@ -1,0 +1,99 @@
+"""DER++: old samples are learnt again together with what was said of them when they were learnt.
+
+Buzzega et al., "Dark experience for general continual learning", https://arxiv.org/abs/2004.07211, eq. 6:
+L = CE(new) + α ‖z - h(x)‖² + β CE(old). Here the match with the kept responses is a KL instead of the squared distance
+of logits (the one approximates the other, ibid. eq. 3), of the K likeliest tokens and without the true one::
+
+    L(old) = a CE + (1-a) KL(kept ‖ model)
+
+Kept is what the model says at the end of the micro-batch that taught the sample: 6 K bytes a target token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lifelong.contracts.samples import Sample
+from lifelong.learning import predictions
+from lifelong.learning.base import Learner, Logits
+from lifelong.learning.predictions import Predictions
+from lifelong.learning.recipe import Method, State
+
+
+class DarkReplay(Method):
+    """
+    Args:
+        alpha: a: 1 is replay without what was said, as good as plain, 0 is DER without labels.
+    """
+
+    def __init__(self, *, alpha: float = 0.5, num_kept: int = 32, tokens_per_pass: int = 512) -> None:
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+        self._alpha = alpha
+        self._num_kept = num_kept
+        self._tokens_per_pass = tokens_per_pass
+        self._kept: dict[str, Predictions] = {}
+
+    def remember(self, learner: Learner, samples: Sequence[Sample], *, base: bool = False) -> None:
+        """What is said of these now, or what the base says of them."""
+        if self._alpha < 1:
+            self._kept |= predictions.keep_each(
+                learner, samples, num_kept=self._num_kept, tokens_per_pass=self._tokens_per_pass, base=base
+            )
+
+    def loss(self, learner: Learner, samples: Sequence[Sample], predicted: Logits, loss_S: Tensor) -> Tensor:
+        if self._alpha == 1:
+            return loss_S
+        return mix(self._kept, samples, predicted, loss_S, self._alpha, 1 - self._alpha)
+
+    def begin(self, learner: Learner, new: Sequence[Sample], version: int) -> None:
+        # Relearnt from its label alone: what was said of it before is out of date now.
+        self.keep(self._kept.keys() - {sample.id for sample in new})
+
+    def end(self, learner: Learner, new: Sequence[Sample], version: int) -> None:
+        self.remember(learner, new)
+
+    def keep(self, sample_ids: Collection[str]) -> None:
+        self._kept = {key: kept for key, kept in self._kept.items() if key in sample_ids}
+
+    def state(self) -> State:
+        return predictions.to_tensors(self._kept)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self._kept = predictions.from_tensors(state)
+
+
+def mix(
+    kept: Mapping[str, Predictions],
+    samples: Sequence[Sample],
+    predicted: Logits,
+    loss_S: Tensor,
+    of_loss: float,
+    of_kl: float,
+    temperature: float = 1.0,
+) -> Tensor:
+    """``of_loss`` · loss + ``of_kl`` · T² KL(kept ‖ model) where something is kept, the KL being the mean over a
+    sample's target tokens, as its loss is; the loss alone elsewhere.
+
+    Raises:
+        ValueError: what is kept of a sample is of another number of target tokens.
+    """
+    known = [index for index, sample in enumerate(samples) if sample.id in kept]
+    if not known:
+        return loss_S
+    is_known_S = torch.zeros(len(samples), dtype=torch.bool, device=loss_S.device)
+    is_known_S[known] = True
+    here_N = is_known_S[predicted.sample_N]
+    sample_M = predicted.sample_N[here_N]
+    num_S = torch.bincount(predicted.sample_N, minlength=len(samples))
+    for index in known:
+        num_kept = len(kept[samples[index].id].ids_NK)
+        if num_kept != num_S[index]:
+            raise ValueError(f"{samples[index].id}: {num_kept} tokens are kept, it has {int(num_S[index])}")
+    together = predictions.join([kept[samples[index].id] for index in known])
+    kl_M = predictions.divergence(together, predicted.logits_NV[here_N] / temperature, predicted.targets_N[here_N])
+    kl_S = torch.zeros_like(loss_S).index_add(0, sample_M, kl_M.to(loss_S.dtype)) / num_S.clamp(min=1)
+    return torch.where(is_known_S, of_loss * loss_S + of_kl * temperature**2 * kl_S, loss_S)

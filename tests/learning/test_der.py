@@ -1,0 +1,93 @@
+"""DER++ against its equation."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import torch
+from tests.learning.toy import ToyLearner, same, toy_sample
+
+from lifelong.learning.der import DarkReplay
+from lifelong.learning.distill import distill_loss
+from lifelong.learning.losses import sample_losses
+
+
+def moved(learner):
+    with torch.no_grad():
+        for index, parameter in enumerate(learner.parameters.values()):
+            parameter.mul_(0.5 + 0.3 * index)
+    return learner
+
+
+def test_the_loss_of_an_old_sample_is_the_equation():
+    learner = ToyLearner()
+    der = DarkReplay(alpha=0.3, num_kept=100)
+    old, unknown = [toy_sample(1, "12345"), toy_sample(2, "6")], toy_sample(3)
+    before = [learner.logits([sample]).logits_NV for sample in old]
+    der.end(learner, old, 1)
+    moved(learner)
+    samples = [old[1], unknown, old[0]]
+    predicted = learner.logits(samples)
+    ce_S = sample_losses(predicted, 3)
+    found = der.loss(learner, samples, predicted, ce_S)
+    for place, sample, then_NV in ((0, old[1], before[1]), (2, old[0], before[0])):
+        now = learner.logits([sample])
+        by_hand = distill_loss(now.logits_NV, then_NV, now.targets_N, alpha=0.3, mask_gold=True)
+        assert found[place].item() == pytest.approx(by_hand.total.item(), rel=2e-3)
+    assert found[1] == ce_S[1]
+
+
+def test_right_after_it_was_learnt_only_the_label_pulls():
+    learner, der, sample = ToyLearner(), DarkReplay(alpha=0.25), toy_sample(1)
+    der.end(learner, [sample], 1)
+    gradients = []
+    for is_dark in (False, True):
+        predicted = learner.logits([sample])
+        loss_S = sample_losses(predicted, 1)
+        loss_S = der.loss(learner, [sample], predicted, loss_S) if is_dark else 0.25 * loss_S
+        loss_S.sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in learner.parameters.items()})
+        for parameter in learner.parameters.values():
+            parameter.grad = None
+    for name in gradients[0]:
+        torch.testing.assert_close(gradients[0][name], gradients[1][name], rtol=0.02, atol=2e-3)
+
+
+def test_what_is_relearnt_is_remembered_anew():
+    learner, der, sample = ToyLearner(), DarkReplay(), toy_sample(1)
+    der.end(learner, [sample], 1)
+    first = der.state()
+    moved(learner)
+    der.begin(learner, [sample], 2)
+    assert der.state() == {}
+    der.end(learner, [sample], 2)
+    assert not same(der.state(), first)
+
+
+def test_what_is_forgotten_leaves_nothing():
+    learner, der = ToyLearner(), DarkReplay()
+    der.end(learner, [toy_sample(1), toy_sample(2)], 1)
+    der.keep({"0-2-0"})
+    assert sorted(der.state()) == ["ids/0-2-0", "logprobs/0-2-0"]
+
+
+def test_the_bases_answers_can_be_kept():
+    learner, der, sample = ToyLearner(), DarkReplay(alpha=0.0), toy_sample(1)
+    der.remember(learner, [sample], base=True)
+    as_base = learner.logits([sample], base=True)
+    found = der.loss(learner, [sample], as_base, sample_losses(as_base, 1))
+    assert found.item() == pytest.approx(0.0, abs=1e-3)
+
+
+def test_predictions_of_another_text_are_refused():
+    learner, der, sample = ToyLearner(), DarkReplay(), toy_sample(1, "123")
+    der.end(learner, [sample], 1)
+    longer = msgspec.structs.replace(sample, messages=toy_sample(1, "1234").messages)
+    predicted = learner.logits([longer])
+    with pytest.raises(ValueError, match="3 tokens are kept, it has 4"):
+        der.loss(learner, [longer], predicted, sample_losses(predicted, 1))
+
+
+def test_alpha_outside_of_its_range_is_refused():
+    with pytest.raises(ValueError, match="alpha"):
+        DarkReplay(alpha=1.5)
