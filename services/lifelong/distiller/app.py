@@ -21,6 +21,8 @@ from lifelong.distiller.config import Settings
 from lifelong.distiller.handler import Distiller, Round
 from lifelong.distiller.models import ADAPTER_FILES, Models
 from lifelong.errors import CorruptVersionError, DecodeError, UnknownVersionError, UnreachableError
+from lifelong.model.base import BaseModel, load_base
+from lifelong.model.settings import ModelSettings
 from lifelong.registry.artifacts import open_store
 from lifelong.registry.pointers import RedisPointers
 from lifelong.registry.registry import Registry, is_accepted
@@ -63,6 +65,7 @@ class DistillerApp:
         health: Health,
         clock: Clock,
         heartbeat: bool = True,
+        load: Callable[[ModelSettings], BaseModel] = load_base,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -72,6 +75,7 @@ class DistillerApp:
         self._health = health
         self._clock = clock
         self._heartbeat = heartbeat
+        self._load = load
         self._line = settings.line.student
         self._dead_letters = DeadLetters(sink, "distiller", metrics)
         self._number = 0
@@ -109,7 +113,7 @@ class DistillerApp:
         newest = self._registry.newest(self._line)
         # On a GPU some sums have no deterministic kernel; the promise is for CPUs.
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-        models = Models(self._settings, newest)
+        models = Models(self._settings, newest, self._load)
         distiller = Distiller(models.student, self._settings.distiller, self._clock.monotonic())
         if newest is not None:
             distiller.restore(newest, {name: self._registry.weights(newest, name) for name in newest.files})

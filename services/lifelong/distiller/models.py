@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import torch
@@ -20,7 +20,7 @@ from lifelong.model.adapter import (
 )
 from lifelong.model.base import BaseModel, load_base, view_of
 from lifelong.model.learner import AdapterLearner
-from lifelong.model.settings import AdapterSettings
+from lifelong.model.settings import AdapterSettings, ModelSettings
 from lifelong.model.student import Student, build_student, make_student
 
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
@@ -36,9 +36,14 @@ class Models:
         ConfigError: base or shape of the student are not those of ``newest``.
     """
 
-    def __init__(self, settings: Settings, newest: Manifest | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        newest: Manifest | None,
+        load: Callable[[ModelSettings], BaseModel] = load_base,
+    ) -> None:
         self._settings = settings
-        self._base: BaseModel = load_base(settings.model)
+        self._base = load(settings.model)
         s = settings.distiller
         num_layers = max(1, round(s.keep_layers * self._base.num_layers))
         if newest is None:
