@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -117,6 +118,16 @@ class TestSource:
         for _ in range(2):
             with pytest.raises(StreamGapError):
                 settle_source(source)
+
+    def test_can_go_on_behind_a_gap(self, world: World) -> None:
+        fill(world.sink(), 6, 4)
+        source = world.source([TOPIC])
+        source.seek({P0: 1, P1: 2})
+        world.delete_before(P0, 4)
+        with pytest.raises(StreamGapError):
+            settle_source(source)
+        source.seek({P0: 4, P1: 2})
+        assert sorted((r.partition, r.offset) for r in read(source, 4)) == [(0, 4), (0, 5), (1, 2), (1, 3)]
 
     def test_a_position_beyond_the_end_is_a_gap(self, world: World) -> None:
         """A topic that was made anew has fewer records than somebody once read of it."""
@@ -336,6 +347,26 @@ class TestGroupSource:
         one.commit({P0: 3, P1: 3})
         settle(lambda: numbers(two) == [[0, 1]], two)
         assert two.assigned() == {P0: None, P1: None}
+
+    def test_can_go_on_behind_a_gap(self, world: World) -> None:
+        fill(world.sink(), 6, 6)
+        one = world.group_source([TOPIC], "g")
+        read(one, 12)
+        one.commit({P0: 2, P1: 1})
+        one.close()
+        world.delete_before(P0, 4)
+        world.delete_before(P1, 3)
+        two = world.group_source([TOPIC], "g")
+        found: list[tuple[int, int]] = []
+        deadline = time.monotonic() + 60
+        while len(found) < 5:
+            assert time.monotonic() < deadline
+            try:
+                found += [(record.partition, record.offset) for record in two.poll(0.2)]
+            except StreamGapError as gap:
+                two.skip_to(Partition(TOPIC, gap.partition), gap.first)
+        assert sorted(found) == [(0, 4), (0, 5), (1, 3), (1, 4), (1, 5)]
+        assert two.assigned() == {P0: 2, P1: 1}
 
     def test_a_position_that_retention_deleted_is_a_gap(self, world: World) -> None:
         fill(world.sink(), 6)

@@ -42,6 +42,12 @@ class Source(Protocol):
         """
         ...
 
+    def first_positions(self) -> Mapping[Partition, int]:
+        """Of the oldest record that is still there in each partition, or the end if there is none.
+
+        Raises UnreachableError."""
+        ...
+
     def end_positions(self) -> Mapping[Partition, int]:
         """Where the next record of each partition will be: ``seek`` there to read only what is yet to come."""
         ...
@@ -99,6 +105,10 @@ class GroupSource(Protocol):
         Raises:
             UnreachableError: the same call may be made again.
         """
+        ...
+
+    def skip_to(self, partition: Partition, offset: int) -> None:
+        """After a StreamGapError: read on from this offset, in a partition that is ours. Nothing is committed."""
         ...
 
     def pending(self) -> Mapping[Partition, int]: ...

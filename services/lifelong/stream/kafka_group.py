@@ -116,6 +116,10 @@ class KafkaGroupSource(KafkaReader):
                 # The group has moved on: whoever has the partitions now does that work again.
                 log.info("positions not committed: %s", error)
 
+    def skip_to(self, partition: Partition, offset: int) -> None:
+        self._broken = None
+        self._consumer.seek(self._theirs(partition), offset)
+
     def _take_over(self) -> None:
         """Everything goes on from what was committed. The client itself would not do so with partitions that stayed."""
         changes = self._ownership.changes

@@ -36,7 +36,13 @@ class KafkaSource(KafkaReader):
                 self._consumer.seek(partition, wanted[partition])
             else:
                 self._consumer.seek_to_beginning(partition)
+        self._broken = None
         self._sought = True
+
+    def first_positions(self) -> dict[Partition, int]:
+        with reachable(self._settings, "looking up the beginning"):
+            firsts = self._consumer.beginning_offsets(self._partitions, timeout_ms=self._patience_ms)
+        return {self._ours(partition): at for partition, at in firsts.items()}
 
     def end_positions(self) -> dict[Partition, int]:
         with reachable(self._settings, "looking up the end"):

@@ -132,10 +132,11 @@ class MemoryBroker:
         """Moves ``positions`` on past what is returned."""
         found: list[Record] = []
         with self.lock:
-            for partition in sorted(positions):
-                at = positions[partition]
+            # Before anything is read: what was read and not returned would be lost.
+            for partition, at in sorted(positions.items()):
                 if not self.first(partition) <= at <= self.end(partition):
                     raise StreamGapError(*partition, at, self.first(partition), self.end(partition))
+            for partition, at in sorted(positions.items()):
                 records = self._log(partition)[at : at + max_records - len(found)]
                 positions[partition] = at + len(records)
                 found += records
@@ -317,6 +318,9 @@ class MemoryGroupSource:
 
     def pending(self) -> dict[Partition, int]:
         return {p: self._broker.end(p) - at for p, at in self._positions.items()}
+
+    def skip_to(self, partition: Partition, offset: int) -> None:
+        self._positions[partition] = offset
 
     def evict(self) -> None:
         """As the broker does with a member that it has not heard of for long. The member learns of it by polling."""
