@@ -59,6 +59,21 @@ def test_what_somebody_changed_is_found_and_set_back(settings: KafkaSettings, ad
     eventually(lambda: check_topics(settings) == [])
 
 
+@pytest.mark.parametrize("key", ["retention.ms", "retention.bytes"])
+def test_keeping_less_is_found_and_keeping_more_is_left_alone(settings: KafkaSettings, admin: Any, key: str) -> None:
+    apply_topics(settings)
+    name = settings.topic_prefix + SAMPLES.name
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {key: "100000"})])
+    (problem,) = eventually(lambda: check_topics(settings))
+    assert problem.startswith(f"{name}: {key} is 100000, should be {SAMPLES.config()[key]} or more")
+    assert "verified" in problem
+    more = {"retention.ms": ["-1", str(2 * SAMPLES.retention_ms)], "retention.bytes": ["-1"]}[key]
+    for value in more:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {key: value})])
+        eventually(lambda: check_topics(settings) == [])
+        assert apply_topics(settings) == []
+
+
 def eventually(look: Callable[[], T]) -> T:
     """A broker hears of a change from its controller, a moment after whoever asked for the change."""
     deadline = time.monotonic() + 30

@@ -48,6 +48,9 @@ class CollectorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """URLs below which ``dataref`` may point, such as ``s3://bucket/events/``; none: such events are refused."""
     dataref_timeout_seconds: _Seconds = 10.0
     """An event whose data cannot be had within this time, three times over, is refused as ``dataref-failed``."""
+    on_gap: Literal["stop", "skip"] = "stop"
+    """When retention has deleted events that were not read yet: ``stop`` ends the process with the exact gap, ``skip``
+    goes on with the first that is left and accounts for those between as ``lost``. Set it for as long as it takes."""
     max_poll_records: _Positive = 500
     poll_seconds: _Seconds = 0.5
     """How long one poll waits for records; also how long stopping may take."""

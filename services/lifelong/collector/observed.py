@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lifelong.collector.handler import Handled
+from lifelong.collector.handler import UNKNOWN_TYPE, Handled
 from lifelong.contracts import metrics as names
 from lifelong.runtime.clock import Clock
 from lifelong.runtime.metrics import Metrics
@@ -28,6 +28,9 @@ class Observed:
         for kind, number in masked.items():
             self._metrics.count(names.MASKED, number, kind=kind)
         self._metrics.observe(names.COLLECT_SECONDS, seconds)
+
+    def lost(self, num_events: int) -> None:
+        self._metrics.count(names.EVENTS, num_events, type=UNKNOWN_TYPE, outcome="lost")
 
     def waiting(self, pending: Mapping[Partition, int]) -> None:
         for partition, num_records in pending.items():

@@ -18,6 +18,8 @@ Redis Cluster, so that scripts may touch several of them.
 | ``lifelong:collector:{line}:seen:<band hash>`` | sorted set: position of a new document by time | collector | window |
 | ``lifelong:collector:{line}:signature:<position>`` | hash: verdict, MinHash values | collector | window |
 | ``lifelong:collector:{line}:label:<task>:<observation id>`` | hash: half of it by offset | collector | window |
+| ``lifelong:collector:{line}:known`` | string: stands for all of the collectors' | collector | for ever |
+| ``lifelong:collector:{line}:telling`` | string: who makes all of it again | collector | a minute, renewed |
 | ``lifelong:outputs:{line}:output:<id>`` | string: JSON of the output | inference | days |
 """
 
@@ -70,6 +72,14 @@ def signature(line: str, position: str) -> str:
 
 def open_observation(line: str, task: str, observation_id: str) -> str:
     return f"lifelong:collector:{{{line}}}:label:{task}:{observation_id}"
+
+
+def known(line: str) -> str:
+    return f"lifelong:collector:{{{line}}}:known"
+
+
+def telling(line: str) -> str:
+    return f"lifelong:collector:{{{line}}}:telling"
 
 
 def output(line: str, output_id: str) -> str:

@@ -37,6 +37,8 @@ class Topic(msgspec.Struct, frozen=True):
         }
         if self.cleanup == "delete":
             settings["retention.ms"] = str(self.retention_ms)
+            # Time decides and not size: a burst must not push out what was not read yet.
+            settings["retention.bytes"] = "-1"
         return settings
 
 

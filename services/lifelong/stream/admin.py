@@ -12,16 +12,19 @@ from kafka.errors import InvalidReplicationFactorError, TopicAlreadyExistsError
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts.topics import EVENTS, SAMPLES, TOPICS, VERSIONS, Topic
 from lifelong.errors import ConfigError
+from lifelong.stream.base import Partition
 from lifelong.stream.kafka_client import connect, described, reachable
 
 _PATIENCE_SECONDS = 30.0
+_KEEPING = ("retention.ms", "retention.bytes")
 
 
 def apply_topics(settings: KafkaSettings) -> list[str]:
     """Create what is missing and set what differs; what was done, in words.
 
-    The number of partitions of a topic that is there is never changed: positions and watermarks depend on it. Topics
-    that are missing get as many as the events topic has.
+    Whoever keeps records for longer than the contract asks is left alone. The number of partitions of a topic that is
+    there is never changed: positions and watermarks depend on it. Topics that are missing get as many as the events
+    topic has.
 
     Raises:
         UnreachableError: no broker answers. StreamError: it refuses. ConfigError: more replicas than brokers.
@@ -61,10 +64,26 @@ def check_topics(settings: KafkaSettings) -> list[str]:
             problems += _partition_problems(topic, present, settings)
             different = _different(admin, name, topic)
             problems += [
-                f"{name}: {key} is {was}, should be {value}: `lifelong topics apply` sets it"
+                f"{name}: {key} is {was}, should be {value}{_why(topic, key)}: `lifelong topics apply` sets it"
                 for key, (was, value) in different.items()
             ]
     return problems
+
+
+def committed_positions(settings: KafkaSettings, group_id: str) -> dict[Partition, int]:
+    """Of every partition for which the group has ever committed one; topics by their names in the contract.
+
+    Raises:
+        UnreachableError: no broker answers.
+    """
+    with _admin(settings) as admin:
+        committed = admin.list_group_offsets(group_id)[group_id]
+    prefix = settings.topic_prefix
+    return {
+        Partition(at.topic.removeprefix(prefix), at.partition): found.offset
+        for at, found in committed.items()
+        if found.offset >= 0
+    }
 
 
 def _partition_problems(topic: Topic, present: dict[str, int], settings: KafkaSettings) -> list[str]:
@@ -129,4 +148,24 @@ def _different(admin: Any, name: str, topic: Topic) -> dict[str, tuple[str, str]
     described = admin.describe_configs([resource], config_filter="all")["topic"][name]
     actual = {key: str(entry["value"]) for key, entry in described.items()}
     wanted = topic.config()
-    return {key: (actual.get(key, ""), value) for key, value in wanted.items() if actual.get(key) != value}
+    return {
+        key: (actual.get(key, ""), value) for key, value in wanted.items() if not _will_do(key, actual.get(key), value)
+    }
+
+
+def _will_do(key: str, actual: str | None, wanted: str) -> bool:
+    """Of what is kept, more will do."""
+    if key in _KEEPING and actual is not None:
+        return _kept(actual) >= _kept(wanted)
+    return actual == wanted
+
+
+def _kept(setting: str) -> float:
+    """-1 is for ever."""
+    return float("inf") if int(setting) < 0 else int(setting)
+
+
+def _why(topic: Topic, key: str) -> str:
+    if key in _KEEPING and topic in (EVENTS, SAMPLES):
+        return " or more, for versions can be verified and events forgotten only as far back as that"
+    return ""
