@@ -2,7 +2,7 @@
 
 Buzzega et al., "Dark experience for general continual learning", https://arxiv.org/abs/2004.07211, eq. 6:
 L = CE(new) + α ‖z - h(x)‖² + β CE(old). Here the match with the kept responses is a KL instead of the squared distance
-of logits (the one approximates the other, ibid. eq. 3), of the K likeliest tokens and without the true one::
+of logits (the paper derives the one from the other), of the K likeliest tokens and without the true one::
 
     L(old) = a CE + (1-a) KL(kept ‖ model)
 

@@ -4,7 +4,7 @@ Kirkpatrick et al., "Overcoming catastrophic forgetting", https://arxiv.org/abs/
 
     L = L_new + λ/2 Σ_i F_i (θ_i - θ*_i)²
 
-Online (Schwarz et al., "Progress & compress", https://arxiv.org/abs/1805.06370, eqs. 8 and 9)::
+Online (Schwarz et al., "Progress & compress", https://arxiv.org/abs/1805.06370)::
 
     F ← γ F + F_k / ‖F_k‖,    θ* ← θ    after micro-batch k
 
