@@ -19,7 +19,7 @@ from lifelong.collector.dedupe import SeenStore
 from lifelong.collector.dedupe_redis import RedisSeen
 from lifelong.collector.handler import Handled, Handler
 from lifelong.collector.joins import HalfStore, RedisHalves
-from lifelong.collector.knowledge import RedisKnowledge
+from lifelong.collector.knowledge import KnowledgeLostError, Proof, RedisKnowledge
 from lifelong.collector.observed import Observed
 from lifelong.collector.patience import Patience, Stopped
 from lifelong.collector.rebuild import Rebuilder
@@ -195,11 +195,14 @@ class CollectorApp:
 
     def _written(self, records: Sequence[Record], token: str | None, stop: threading.Event) -> list[Handled] | None:
         """What became of them, all of it written; ``None``: Redis was lost meanwhile, so it has to be done again."""
-        handled = self._patience.insist(lambda: self._handler.handle(records, self._covered), stop)
-        self._patience.insist(lambda: self._remember(handled), stop)
-        # Decided without all that was known, an account would be wrong; once it is out it cannot be taken back.
+        try:
+            handled = self._patience.insist(lambda: self._handler.handle(records, self._covered), stop)
+        except KnowledgeLostError:
+            return None
+        # A half whose other half was lost would be taken for the first; what is out cannot be taken back.
         if not self._is_still(token, stop):
             return None
+        self._patience.insist(lambda: self._remember(handled), stop)
         self._patience.insist(lambda: self._publish(records, handled), stop)
         # Committed without being in memory, it would never come there.
         return handled if self._is_still(token, stop) else None
@@ -261,32 +264,36 @@ def connect(settings: Settings, metrics: Metrics, health: Health) -> CollectorAp
         fetch = Fetcher(
             own.dataref_allowed_prefixes, max_bytes=own.max_event_bytes, timeout_seconds=own.dataref_timeout_seconds
         )
-    memory = RedisMemory(url, line)
-    seen = RedisSeen(
-        url,
-        line,
-        window_seconds=own.dedupe_window_seconds,
-        slack_seconds=own.dedupe_slack_seconds,
-        near_threshold=own.near_threshold,
-    )
+    memory, knowledge = RedisMemory(url, line), RedisKnowledge(url, line)
+
+    def seen(proof: Proof) -> RedisSeen:
+        return RedisSeen(
+            url,
+            line,
+            window_seconds=own.dedupe_window_seconds,
+            slack_seconds=own.dedupe_slack_seconds,
+            near_threshold=own.near_threshold,
+            proof=proof,
+        )
+
     halves = RedisHalves(url, line, window_seconds=own.join_window_seconds)
     return CollectorApp(
         settings,
         source=KafkaGroupSource(settings.kafka, [topics.EVENTS.name], group_id(line)),
         sink=KafkaSink(settings.kafka),
         memory=memory,
-        seen=seen,
+        seen=seen(knowledge.proof),
         halves=halves,
         metrics=metrics,
         health=health,
         clock=clock,
         fetch=fetch,
         rebuilder=Rebuilder(
-            Handler(own, seen=seen, halves=halves, fetch=fetch),
+            Handler(own, seen=seen(knowledge.proof_of_telling), halves=halves, fetch=fetch),
             history=lambda: KafkaSource(settings.kafka, [topics.EVENTS.name]),
             committed=lambda: committed_positions(settings.kafka, group_id(line)),
             memory=memory,
-            knowledge=RedisKnowledge(url, line),
+            knowledge=knowledge,
             clock=clock,
         ),
     )

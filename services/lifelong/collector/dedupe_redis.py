@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from lifelong.collector.dedupe import Claim, Duplicate, num_needed
+from lifelong.collector.knowledge import KnowledgeLostError, Proof
 from lifelong.contracts import redis_keys
 from lifelong.runtime.redis import connect_redis, redis_errors
 
@@ -20,6 +21,8 @@ from lifelong.runtime.redis import connect_redis, redis_errors
 _FIRST_SEEN = """
 local position, time, window, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local has_content, values, needed, prefix = ARGV[5] == '1', ARGV[6], tonumber(ARGV[7]), ARGV[8]
+
+if ARGV[9] ~= '' and redis.call('GET', ARGV[9]) ~= ARGV[10] then return {'lost', ''} end
 
 local function claim(key)
   local firsts = redis.call('LRANGE', key, 0, -1)
@@ -91,8 +94,12 @@ class RedisSeen:
         window_seconds: float,
         slack_seconds: float,
         near_threshold: float,
+        proof: Proof | None = None,
     ) -> None:
+        """``proof``: nothing is claimed or decided without it: of two that claim the same thing after all was lost, the
+        later would else be taken for the first."""
         self._url = url
+        self._proof = proof
         self._client = connect_redis(url)
         self._line = line
         self._window = window_seconds
@@ -101,14 +108,18 @@ class RedisSeen:
         self._script = self._client.register_script(_FIRST_SEEN)
 
     def first_seen(self, claims: Sequence[Claim]) -> list[Duplicate | None]:
+        """Raises KnowledgeLostError: ``proof`` does not hold."""
         if not claims:
             return []
+        proof = self._proof() if self._proof is not None else ("", "")
         with redis_errors(self._url):
             pipeline = self._client.pipeline(transaction=False)
             for claim in claims:
-                self._script(keys=self._keys(claim), args=self._args(claim), client=pipeline)
+                self._script(keys=self._keys(claim), args=[*self._args(claim), *proof], client=pipeline)
             # Loads the script first where it is missing.
             answers: list[list[bytes]] = pipeline.execute()
+        if any(answer and answer[0] == b"lost" for answer in answers):
+            raise KnowledgeLostError
         return [_duplicate(answer) for answer in answers]
 
     def _keys(self, claim: Claim) -> list[str]:

@@ -7,6 +7,7 @@ before must not be taken for new, because what would say so is not there yet.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from lifelong.collector.handler import Handled, Handler
-from lifelong.collector.knowledge import Knowledge
+from lifelong.collector.knowledge import Knowledge, KnowledgeLostError
 from lifelong.collector.patience import Stopped
 from lifelong.memory.base import MemoryEntry, MemoryStore
 from lifelong.runtime.clock import Clock
@@ -67,8 +68,10 @@ class Rebuilder:
         try:
             while (token := self._knowledge.token()) is None:
                 if self._knowledge.begin(self._name):
-                    self._tell(stop)
-                    self._knowledge.complete(self._name)
+                    # Where it is lost again, it begins again.
+                    with contextlib.suppress(KnowledgeLostError):
+                        self._tell(stop)
+                        self._knowledge.complete(self._name)
                 else:
                     self.progress = "another collector reads all events again, for Redis was lost"
                     if stop.wait(_LOOK_SECONDS):
@@ -79,7 +82,7 @@ class Rebuilder:
 
     def is_still(self, token: str) -> bool:
         """Whether nothing was lost since. Raises UnreachableError."""
-        return self._knowledge.token() == token
+        return self._knowledge.is_still(token)
 
     def _tell(self, stop: threading.Event) -> None:
         committed = {partition: at for partition, at in self._committed().items() if at > 0}
