@@ -105,10 +105,13 @@ class Fact(_Data, frozen=True):
 
 
 class Forget(_Data, frozen=True):
-    """Take these out again, by event id or by whose they are."""
+    """Take these out again, by event id or by whose they are: what was published before this, not what comes later."""
 
     event_ids: tuple[NonEmpty, ...] = ()
     user: str | None = None
+    at_once: bool = False
+    """Serve no version that has learnt any of it from now on, instead of until it is relearnt without: answers come
+    from the newest version before, which knows less."""
 
 
 EventData = Document | Dialogue | Feedback | Preference | Interaction | Observation | Fact | Forget

@@ -92,6 +92,9 @@ STAGE_SECONDS = Metric(
     ("stage",),
 )
 REPLAY_SAMPLES = Metric("lifelong_replay_samples", "gauge", "Samples in the replay buffer.", "trainer")
+RELEARNING = Metric(
+    "lifelong_relearning_batches", "gauge", "Micro-batches still to be relearned, to forget something.", "trainer"
+)
 BASE_KL = Metric("lifelong_base_kl_nats", "gauge", "KL(base ‖ model) per token on incoming samples.", "trainer")
 
 # trainer and distiller

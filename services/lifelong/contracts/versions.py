@@ -32,13 +32,15 @@ class Batch(msgspec.Struct, frozen=True):
     held_out: tuple[str, ...] = ()
     replayed: tuple[str, ...] = ()
     num_steps: int = 0
-    trigger: Literal["size", "age", "idle", "flush"] = "size"
+    trigger: Literal["size", "age", "idle", "flush", "forget"] = "size"
+    """``flush``: something is to be forgotten, and this comes before it. ``forget``: nothing new, something is gone."""
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A version: its bytes, its place in the stream and its verdict. Written once, last, and never changed.
 
-    A line is a chain of versions with numbers 1, 2, 3 …; each process that trains owns one line.
+    A line is a chain of versions with growing numbers; each process that trains owns one line. The parent of a version
+    is mostly the number before: not where that one was lost, or had to be left out.
     """
 
     line: str
@@ -74,6 +76,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """What decides the bytes besides the data: seed, dtype, threads, optimizer, learning rate …"""
     teacher: str | None = None
     """For a student: ``line@number`` it was distilled from."""
+    relearned: tuple[int, ...] = ()
+    """Numbers of the versions whose micro-batches were learnt again, on top of ``parent``, without what had to be
+    forgotten. They themselves are not ancestors of this version, and their files are gone."""
 
 
 Change = Literal["committed", "rejected", "promoted", "rolled-back"]

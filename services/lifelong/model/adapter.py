@@ -38,7 +38,8 @@ def adapter_config(base: BaseModel, settings: AdapterSettings) -> peft.LoraConfi
     return peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        # As others write it, and so that equal settings give equal files.
+        lora_alpha=int(settings.alpha) if settings.alpha == int(settings.alpha) else settings.alpha,
         lora_dropout=0.0,  # a version must be a function of the log
         target_modules=projections,
         layers_to_transform=list(range(len(layers) - num_adapted, len(layers))),

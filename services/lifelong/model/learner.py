@@ -14,7 +14,7 @@ from torch import nn
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
 from lifelong.learning.base import Logits
-from lifelong.model.adapter import adapter_parameters, add_adapter
+from lifelong.model.adapter import adapter_parameters, adapter_state, add_adapter, load_adapter_state
 from lifelong.model.base import BaseModel
 from lifelong.model.packing import pack
 from lifelong.model.settings import AdapterSettings
@@ -37,12 +37,17 @@ class AdapterLearner:
         self.base = base
         self.model: Any = add_adapter(base, settings, seed=seed)
         self._parameters = adapter_parameters(self.model)
+        self._fresh = adapter_state(self.model)
         self._max_tokens = min(max_tokens, base.max_context)
         self._encode = lru_cache(maxsize=1024)(self._encode_sample)
         error = self._packing_error()
         self._packs = error < _MAX_PACKING_ERROR
         if not self._packs:
             log.warning("short samples are padded instead of packed, which is slower (packing error %.2f)", error)
+
+    def reset(self) -> None:
+        """The adapter as it was at the beginning."""
+        load_adapter_state(self.model, self._fresh)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

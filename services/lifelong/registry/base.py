@@ -32,6 +32,11 @@ class PointerState(msgspec.Struct, frozen=True):
     moved: float = 0.0
     """Seconds since 1970 of the last move of ``live``."""
 
+    @property
+    def withdrawn(self) -> bool:
+        """Newer versions are there, but have learnt what has to be forgotten at once."""
+        return self.live != self.candidate and not self.held
+
 
 class ArtifactStore(Protocol):
     """Paths are those of :mod:`lifelong.registry.layout`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -11,6 +12,8 @@ from lifelong.errors import CorruptVersionError, FencedError, UnknownVersionErro
 from lifelong.registry import layout
 from lifelong.registry.base import ArtifactStore, Pointers, PointerState
 from lifelong.runtime.clock import Clock, SystemClock
+
+log = logging.getLogger(__name__)
 
 
 class Registry:
@@ -29,12 +32,28 @@ class Registry:
     # Reading.
 
     def newest(self, line: str) -> Manifest | None:
-        """The version to recover from, accepted or not; ``None`` where nothing was ever learned.
+        """The newest version, accepted or not; ``None`` where nothing was ever learned.
 
-        Raises CorruptVersionError.
+        One whose manifest is damaged is passed over, and the log says so.
         """
-        numbers = self.store.numbers(line)
-        return self.store.manifest(line, numbers[-1]) if numbers else None
+        return next(self._readable(line), None)
+
+    def newest_whole(self, line: str) -> tuple[Manifest, dict[str, bytes]] | None:
+        """The version to recover from, with its files: the newest of which all is there and undamaged.
+
+        Others are passed over, and the log says so: what they took in is after the positions of this one, and so it is
+        learnt again. ``None``: nothing was ever learned, or nothing of it is left.
+        """
+        for manifest in self._readable(line):
+            try:
+                return manifest, {name: self.weights(manifest, name) for name in manifest.files}
+            except CorruptVersionError as error:
+                log.error("%s is passed over: %s", version_key(line, manifest.number), error)
+        return None
+
+    def highest_number(self, line: str) -> int:
+        """The next version has a higher one, whether the newest can be read or not. 0: there is none yet."""
+        return max(self.store.numbers(line), default=0)
 
     def manifest(self, line: str, number: int) -> Manifest:
         """Raises UnknownVersionError (number 0 has no manifest), CorruptVersionError."""
@@ -111,14 +130,32 @@ class Registry:
             line, epoch=epoch, candidate=number, live=number if live else None, now=self.clock.now()
         )
 
-    def catch_up(self, line: str, *, epoch: int) -> PointerState:
+    def catch_up(self, line: str, *, epoch: int, newest: Manifest | None = None) -> PointerState:
         """Promote the newest accepted version if that was not done: a writer may die between commit and promotion,
-        so its successor does this first. Raises FencedError."""
+        so its successor does this first. A line that serves an older version because something is being forgotten
+        goes on doing so, until the version without it ends that.
+
+        Args:
+            newest: the version that is recovered from; the newest one there is by default.
+
+        Raises FencedError.
+        """
         state = self.state(line)
-        accepted = self._newest_accepted(line)
+        newest = newest or self.newest(line)
+        accepted = self._accepted_ancestor(newest) if newest else None
         if accepted is None or accepted.number == state.candidate:
             return state
-        return self.promote(line, accepted.number, epoch=epoch)
+        return self.promote(line, accepted.number, epoch=epoch, live=not state.withdrawn or bool(accepted.relearned))
+
+    def withdraw(self, line: str, number: int, *, epoch: int) -> PointerState:
+        """Serve this older version from now on, until a version ends that with ``promote``. An operator's hold is left
+        as it is.
+
+        Raises FencedError. UnknownVersionError: there is no such version.
+        """
+        self._check_exists(line, number)
+        candidate = self.state(line).candidate
+        return self.pointers.move(line, epoch=epoch, candidate=candidate, live=number, now=self.clock.now())
 
     # An operator's part.
 
@@ -145,7 +182,9 @@ class Registry:
             live = self.state(line).live
             if live == 0:
                 raise UnknownVersionError(f"{version_key(line, 0)} is live; there is nothing before it")
-            number = next((manifest.number for manifest in self._accepted(line, before=live)), 0)
+            parent = self.store.manifest(line, live).parent
+            accepted = self._accepted_ancestor(self.store.manifest(line, parent)) if parent else None
+            number = accepted.number if accepted else 0
         return self.hold(line, number)
 
     def release(self, line: str) -> PointerState:
@@ -158,10 +197,12 @@ class Registry:
     # Space.
 
     def prune(self, line: str, keep: int) -> list[str]:
-        """Delete the files of all but the newest ``keep`` versions, and what interrupted writers left behind.
+        """Delete the files of most versions but the newest ``keep``, and what interrupted writers left behind.
 
-        Kept beside those: live and candidate, the nearest accepted ancestor of each version kept (what a rollback
-        goes to), and every folder that a version kept has its files in. Manifests are never deleted.
+        Of older ones some stay, ever fewer the older they are (of those up to twice as old every second, and so on):
+        to forget something, or to verify a version, one goes back to the nearest. Kept beside those: live and
+        candidate, the nearest accepted ancestor of each version kept (what a rollback goes to), and every folder that
+        a version kept has its files in. Manifests are never deleted.
 
         Returns:
             the folders that were deleted.
@@ -170,12 +211,14 @@ class Registry:
         if not numbers:
             return []
         state = self.state(line)
-        wanted = {*numbers[-max(1, keep) :], state.live, state.candidate} & set(numbers)
-        needed = set()
-        for number in wanted:
-            manifest = self.store.manifest(line, number)
-            needed.add(manifest.folder)
-            needed.update(ancestor.folder for ancestor in self._ancestors(manifest))
+        recent = {*numbers[-max(1, keep) :], state.live, state.candidate}
+        needed: set[str] = set()
+        for number in numbers:
+            if number in recent or _is_kept(number, numbers[-1], max(1, keep)):
+                manifest = self.store.manifest(line, number)
+                needed.add(manifest.folder)
+                if number in recent:
+                    needed.update(ancestor.folder for ancestor in self._ancestors(manifest))
         dropped = []
         for folder in self.store.folders(line):
             number_of_folder = layout.folder_number(folder)
@@ -186,6 +229,22 @@ class Registry:
                 dropped.append(folder)
         return dropped
 
+    def drop_left_out(self, manifest: Manifest) -> list[int]:
+        """Delete the files of all versions between this one and its parent: they have learnt what this one forgot.
+
+        What is live stays (an operator may hold it).
+
+        Returns:
+            the numbers whose files are gone now.
+        """
+        line, live = manifest.line, self.state(manifest.line).live
+        parent = manifest.parent or 0
+        left_out = {n for n in self.store.numbers(line) if parent < n < manifest.number and n != live}
+        folders = [f for f in self.store.folders(line) if layout.folder_number(f) in left_out]
+        for folder in folders:
+            self.store.drop(folder)
+        return sorted(number for folder in folders if (number := layout.folder_number(folder)) is not None)
+
     def _ancestors(self, manifest: Manifest) -> Iterator[Manifest]:
         """Parents, up to the first accepted one."""
         while manifest.parent:
@@ -194,16 +253,23 @@ class Registry:
             if is_accepted(manifest):
                 return
 
-    def _accepted(self, line: str, before: int | None = None) -> Iterator[Manifest]:
-        """Accepted versions, newest first."""
+    def _readable(self, line: str) -> Iterator[Manifest]:
+        """Newest first."""
         for number in reversed(self.store.numbers(line)):
-            if before is None or number < before:
-                manifest = self.store.manifest(line, number)
-                if is_accepted(manifest):
-                    yield manifest
+            try:
+                yield self.store.manifest(line, number)
+            except CorruptVersionError as error:
+                log.error("%s is passed over: %s", version_key(line, number), error)
+
+    def _accepted_ancestor(self, manifest: Manifest) -> Manifest | None:
+        """The version itself, or else the nearest of its ancestors that was accepted."""
+        if is_accepted(manifest):
+            return manifest
+        return next((ancestor for ancestor in self._ancestors(manifest) if is_accepted(ancestor)), None)
 
     def _newest_accepted(self, line: str) -> Manifest | None:
-        return next(self._accepted(line), None)
+        newest = self.newest(line)
+        return self._accepted_ancestor(newest) if newest else None
 
     def _check_exists(self, line: str, number: int) -> None:
         if number:
@@ -218,3 +284,11 @@ class Registry:
 def is_accepted(manifest: Manifest) -> bool:
     """A version that no gate has judged counts as accepted."""
     return manifest.verdict is None or manifest.verdict.accepted
+
+
+def _is_kept(number: int, newest: int, keep: int) -> bool:
+    """The newest ``keep`` numbers, of those up to twice as old the multiples of 2, of those up to 4 times of 4 …"""
+    stride, age = 1, newest - number
+    while age >= keep * stride:
+        stride *= 2
+    return number % stride == 0

@@ -7,18 +7,22 @@ import os
 import platform
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
 import torch
 
 from lifelong.contracts import topics
+from lifelong.contracts.events import Forget
 from lifelong.contracts.versions import Change, Manifest, version_event, version_key
-from lifelong.errors import DecodeError, UnreachableError
-from lifelong.model.base import load_base
+from lifelong.errors import DecodeError, StreamError, UnreachableError
+from lifelong.model.base import BaseModel, load_base
 from lifelong.model.learner import AdapterLearner
+from lifelong.model.settings import ModelSettings
 from lifelong.registry.artifacts import open_store
+from lifelong.registry.base import PointerState
+from lifelong.registry.chain import ancestors
 from lifelong.registry.pointers import RedisPointers
 from lifelong.registry.registry import Registry, is_accepted
 from lifelong.registry.writer import Writer, acquire_writer
@@ -29,7 +33,9 @@ from lifelong.stream.base import Partition, Record, Sink, Source
 from lifelong.stream.dead_letters import DeadLetters
 from lifelong.stream.kafka import KafkaSink, KafkaSource
 from lifelong.trainer.config import Settings
-from lifelong.trainer.handler import Trainer
+from lifelong.trainer.forgetting import Plan, plan
+from lifelong.trainer.handler import Candidate, Trainer
+from lifelong.trainer.history import History
 from lifelong.trainer.intake import Trigger
 from lifelong.trainer.observed import Observed
 from lifelong.trainer.precision import with_dtype
@@ -50,7 +56,12 @@ class _Interrupted(Exception):
 
 
 class TrainerApp:
-    """What is given may be in memory: so simulations run the same code as the process."""
+    """What is given may be in memory: so simulations run the same code as the process.
+
+    Args:
+        history: opens another reader of the samples topic, for what has to be learnt again.
+        load: the base, ready for an adapter to be put on it.
+    """
 
     def __init__(
         self,
@@ -62,6 +73,8 @@ class TrainerApp:
         metrics: Metrics,
         health: Health,
         clock: Clock,
+        history: Callable[[], Source],
+        load: Callable[[ModelSettings], BaseModel] = load_base,
         heartbeat: bool = True,
     ) -> None:
         self._settings = settings
@@ -70,6 +83,8 @@ class TrainerApp:
         self._registry = registry
         self._health = health
         self._clock = clock
+        self._history = History(history)
+        self._load = load
         self._heartbeat = heartbeat
         self._line = settings.line.name
         self._observed = Observed(metrics, self._line, clock)
@@ -103,7 +118,9 @@ class TrainerApp:
 
     def _recover(self, writer: Writer) -> Trainer:
         """Take up the line where its newest version left it, and finish what a predecessor may have left undone."""
-        newest = self._registry.newest(self._line)
+        whole = self._registry.newest_whole(self._line)
+        newest = whole[0] if whole else None
+        highest = self._registry.highest_number(self._line)
         settings = self._settings
         # On a GPU some sums have no deterministic kernel; the promise is for CPUs.
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
@@ -111,18 +128,23 @@ class TrainerApp:
             torch.set_num_threads(settings.model.threads)
         model = as_recorded(settings.model, newest) if newest else with_dtype(settings.model, settings.adapter)
         learner = AdapterLearner(
-            load_base(model), settings.adapter, seed=settings.learning.seed, max_tokens=settings.learning.max_tokens
+            self._load(model), settings.adapter, seed=settings.learning.seed, max_tokens=settings.learning.max_tokens
         )
         trainer = self._trainer = Trainer(learner, settings, read_probes(settings.gate.probes), self._clock)
-        if newest is None:
+        trainer.newest = highest
+        if whole is None:
+            if highest:
+                log.error("no version of %s is left whole: it begins anew, from all samples there are", self._line)
             trainer.begin()
         else:
-            trainer.restore(newest, {name: self._registry.weights(newest, name) for name in newest.files})
-        state = self._registry.catch_up(self._line, epoch=writer.epoch)
+            trainer.restore(*whole)
+            if whole[0].number < highest:
+                log.error("on from %s, what came after it is learnt again", version_key(self._line, trainer.number))
+        state = self._registry.catch_up(self._line, epoch=writer.epoch, newest=newest)
         self._observed.started(trainer, state, writer.epoch)
         if newest is not None:
             # A predecessor may have died between commit and announcement; to announce twice does no harm.
-            self._announce(newest, promoted=is_accepted(newest) and state.live == newest.number)
+            self._finish(newest, state)
         samples = topics.SAMPLES.name
         self._source.seek({Partition(samples, number): at for number, at in trainer.positions.items()})
         log.info("at %s, %d threads, %s", version_key(self._line, trainer.number), torch.get_num_threads(), model.dtype)
@@ -135,6 +157,8 @@ class TrainerApp:
             wait = _POLL_SECONDS if due is None else min(due, _POLL_SECONDS)
             for record in self._insist(lambda: self._source.poll(wait, _MAX_POLL_RECORDS), writer, stop):
                 self._take(trainer, record, writer, stop)
+        if at_once := trainer.intake.to_withdraw():
+            self._insist(lambda: self._withdraw(trainer, at_once, writer), writer, stop)
         self._observed.waiting(trainer, self._insist(self._source.pending, writer, stop))
         trigger = trainer.ready()
         if trigger is not None:
@@ -155,20 +179,23 @@ class TrainerApp:
             if stop.is_set() or writer.lost.is_set():
                 raise _Interrupted
 
-        candidate = trainer.learn(trigger, epoch=writer.epoch, on_step=on_step)
+        if trigger == "forget":
+            candidate = self._forget(trainer, writer, stop, on_step)
+        else:
+            candidate = trainer.learn(trigger, epoch=writer.epoch, on_step=on_step)
         started = self._clock.monotonic()
         registry = self._registry
         manifest = self._insist(lambda: registry.commit(candidate.manifest, candidate.files), writer, stop)
         accepted = is_accepted(manifest)
+        state = self._insist(lambda: registry.state(self._line), writer, stop)
         if accepted:
+            # Where something is to be forgotten at once, only the version without it ends that.
+            live = trigger == "forget" or not state.withdrawn
             state = self._insist(
-                lambda: registry.promote(self._line, manifest.number, epoch=writer.epoch), writer, stop
+                lambda: registry.promote(self._line, manifest.number, epoch=writer.epoch, live=live), writer, stop
             )
-        else:
-            state = self._insist(lambda: registry.state(self._line), writer, stop)
-        live = state.live
-        self._insist(lambda: self._announce(manifest, promoted=accepted and live == manifest.number), writer, stop)
-        self._observed.learnt(trainer, candidate, live, self._clock.monotonic() - started)
+        self._insist(lambda: self._finish(manifest, state), writer, stop)
+        self._observed.learnt(trainer, candidate, state.live, self._clock.monotonic() - started)
         verdict = manifest.verdict
         assert verdict is not None
         log.log(
@@ -186,6 +213,65 @@ class TrainerApp:
         if manifest.number % _PRUNE_EVERY == 0:
             keep = self._settings.artifacts.keep_versions
             self._insist(lambda: registry.prune(self._line, keep), writer, stop)
+
+    def _forget(
+        self, trainer: Trainer, writer: Writer, stop: threading.Event, on_step: Callable[[int], None]
+    ) -> Candidate:
+        forgets = trainer.intake.next_forgets()
+        found = self._insist(lambda: self._plan(trainer, forgets), writer, stop)
+        if found.batches:
+            self._insist(lambda: self._relearn(trainer, found, forgets, on_step), writer, stop)
+        numbers = [manifest.number for manifest in found.batches]
+        since = version_key(self._line, found.start.number if found.start else 0)
+        reason = f"{len(numbers)} micro-batches relearnt from {since} on" if numbers else "nothing of it was learnt"
+        if found.trouble:
+            log.error("not everything could be forgotten: %s", found.trouble)
+            reason = f"{reason}; not everything could be forgotten: {found.trouble}"
+        return trainer.forget(numbers, reason, epoch=writer.epoch)
+
+    def _plan(self, trainer: Trainer, forgets: Sequence[Forget]) -> Plan:
+        head = self._registry.manifest(self._line, trainer.number) if trainer.number else None
+        try:
+            return plan(self._registry, head, forgets, self._history)
+        except StreamError as error:
+            return Plan(None, [], {}, trouble=str(error))
+
+    def _relearn(
+        self, trainer: Trainer, found: Plan, forgets: Sequence[Forget], on_step: Callable[[int], None]
+    ) -> None:
+        """Raises UnreachableError: to be done again from the start."""
+        left = len(found.batches)
+        start, registry = found.start, self._registry
+        trainer.return_to(start, {name: registry.weights(start, name) for name in start.files} if start else {})
+        for chapter in self._history.chapters(start, found.batches):
+            number = chapter.manifest.number
+            self._observed.relearning(left)
+            log.info("relearning %s, %d micro-batches to go", version_key(self._line, number), left)
+            trainer.relearn(chapter, found.meant_for(number, forgets), on_step)
+            left -= 1
+        self._observed.relearning(left)
+
+    def _withdraw(self, trainer: Trainer, forgets: Sequence[Forget], writer: Writer) -> None:
+        """Serve nothing any more that has learnt what these mean."""
+        found = self._plan(trainer, forgets)
+        trainer.intake.note_withdrawn()
+        if not found.first:
+            return
+        # One that was rejected has the weights of the one before, but that is the one with a good name.
+        accepted = ancestors(self._registry, found.start) if found.start else ()
+        number = next((version.number for version in accepted if is_accepted(version)), 0)
+        state = self._registry.withdraw(self._line, number, epoch=writer.epoch)
+        if state.live == number:
+            log.warning("%s answers until what has to be forgotten at once is", version_key(self._line, number))
+        else:
+            log.error("an operator holds %s: it is not withdrawn", version_key(self._line, state.live))
+
+    def _finish(self, manifest: Manifest, state: PointerState) -> None:
+        """What is left to do when a version is there and its pointer has moved; may be done twice."""
+        self._announce(manifest, promoted=is_accepted(manifest) and state.live == manifest.number)
+        if manifest.relearned:
+            gone = self._registry.drop_left_out(manifest)
+            log.info("deleted the files of the versions that had to be left out: %s", gone or "none were left")
 
     def _insist(self, action: Callable[[], T], writer: Writer, stop: threading.Event) -> T:
         """The result of ``action``, called again while a server does not answer.
@@ -255,5 +341,6 @@ def build(settings: Settings) -> AppWithHealth:
         metrics=metrics,
         health=health,
         clock=clock,
+        history=lambda: KafkaSource(settings.kafka, [topics.SAMPLES.name]),
     )
     return AppWithHealth(app, server)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, SampleRecord
-from lifelong.contracts.versions import Batch, Manifest
+from lifelong.contracts.versions import Batch, Manifest, Verdict
 from lifelong.errors import ConfigError, DecodeError
-from lifelong.learning.gate import mean
+from lifelong.learning.gate import GateSettings, mean
+from lifelong.learning.settings import LearningSettings
 from lifelong.model.adapter import adapter_state
 from lifelong.model.hashing import combined_sha256, tensor_hashes
 from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import Clock
 from lifelong.stream.base import Record
 from lifelong.trainer.config import Settings
-from lifelong.trainer.intake import Intake, Trigger
-from lifelong.trainer.recorded import recorded_settings
+from lifelong.trainer.history import Chapter
+from lifelong.trainer.intake import Entry, Intake, Trigger
+from lifelong.trainer.recorded import gate_of, learning_of, recorded_settings
 from lifelong.trainer.schooling import Report, Schooling
 
 
@@ -38,40 +41,51 @@ class Trainer:
     """
 
     def __init__(self, learner: AdapterLearner, settings: Settings, probes: list[Sample], clock: Clock) -> None:
-        self._learner = learner
-        self._settings = settings
+        self.learner = learner
+        self.settings = settings
         self._clock = clock
         self._recorded = recorded_settings(learner, settings)
+        self._probes = probes
         self.schooling = Schooling(learner, settings.learning, settings.gate, probes, clock)
         self.intake = Intake(settings.trainer, {})
         self.number = 0
         """Of the version in memory."""
+        self.newest = 0
+        """Of the newest version that was ever made: the next one has a higher number."""
         self.watermarks: dict[int, int] = {}
         """Source partition → first source offset that is not in the version in memory."""
         self.positions: dict[int, int] = {}
         """Samples partition → the offset to read on from."""
         self.counts: Counter[str] = Counter()
         self._newest_event_time: float | None = None
+        self._start = 0
 
     def begin(self) -> None:
         """A line that has no versions yet."""
-        self.schooling.begin(self._settings.trainer.anchor_prompts)
+        self.schooling.begin(self.settings.trainer.anchor_prompts)
 
     def restore(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-        """Go on from the newest version, accepted or not.
+        """Go on from a version, accepted or not; what waited is dropped, to be read again.
 
         Raises:
             ConfigError: base or adapter are not those that the line was learnt with.
         """
-        if manifest.base_sha256 != self._learner.base.sha256:
+        self._return_to(manifest, files)
+        self._use_settings(self.settings.learning, self.settings.gate)
+        self.newest = max(self.newest, manifest.number)
+        self.intake = Intake(self.settings.trainer, manifest.watermarks)
+
+    def _return_to(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+        if manifest.base_sha256 != self.learner.base.sha256:
             raise ConfigError(
                 "model.name",
                 f"line {manifest.line!r} was learnt on {manifest.base} ({manifest.base_sha256[:12]}), this is "
-                f"{self._learner.base.name} ({self._learner.base.sha256[:12]}); set line.name to begin a new line",
+                f"{self.learner.base.name} ({self.learner.base.sha256[:12]}); set line.name to begin a new line",
             )
-        same_optimizer = manifest.settings.get("learning.optimizer") == self._settings.learning.optimizer
+        learning, gate = learning_of(manifest), gate_of(manifest)
+        self.schooling = Schooling(self.learner, learning, gate, self._probes, self._clock)
         try:
-            self.schooling.restore(files, same_optimizer=same_optimizer)
+            self.schooling.restore(files)
         except ValueError as error:
             raise ConfigError("adapter", f"not that of line {manifest.line!r}: {error}") from error
         self.number = manifest.number
@@ -79,7 +93,6 @@ class Trainer:
         self.positions = dict(manifest.positions)
         self.counts = Counter(manifest.counts)
         self._newest_event_time = manifest.newest_event_time
-        self.intake = Intake(self._settings.trainer, manifest.watermarks)
 
     def take(self, record: Record) -> Literal["new", "duplicate", "gap"]:
         """
@@ -94,29 +107,105 @@ class Trainer:
 
     def learn(self, trigger: Trigger, *, epoch: int, on_step: Callable[[int], None] = lambda step: None) -> Candidate:
         """Make the next version of the oldest samples that wait."""
+        assert trigger != "forget"
         begun, now = self._clock.monotonic(), self._clock.now()
         batch = self.intake.next_batch()
-        report = self.schooling.learn(self.number + 1, batch.samples, batch.forgets, on_step)
-        self.number += 1
-        self.watermarks |= batch.watermarks
-        self.positions |= batch.positions
-        self.counts += batch.outcomes + _fates(report)
+        parent = self.number
+        report = self._advance(self.newest + 1, batch.samples, batch.forgets, batch, on_step)
+        linger = begun - batch.taken_at
+        oldest = batch.samples[0].event_time if batch.samples else now
+        waited = {"queue_seconds": max(0.0, now - linger - oldest), "linger_seconds": linger}
+        return self._candidate(report, trigger, parent, epoch, waited)
+
+    def return_to(self, start: Manifest | None, files: Mapping[str, bytes]) -> None:
+        """Take up an older version, or (``None``) the beginning, to relearn what follows. What waits goes on waiting.
+
+        Raises as ``restore``.
+        """
+        self._start = start.number if start else 0
+        if start is not None:
+            self._return_to(start, files)
+        else:
+            self._begin_anew()
+
+    def relearn(
+        self, chapter: Chapter, unwanted: Sequence[Forget], on_step: Callable[[int], None] = lambda step: None
+    ) -> Report:
+        """One micro-batch of the past again: under its old number, with its old settings, without what is unwanted."""
+        samples, num_gone = chapter.without(unwanted)
+        self._use_settings(learning_of(chapter.manifest), gate_of(chapter.manifest))
+        past = Entry(
+            outcomes=chapter.outcomes + Counter(forgotten=num_gone),
+            watermarks=chapter.manifest.watermarks,
+            positions=chapter.manifest.positions,
+        )
+        return self._advance(chapter.manifest.number, samples, chapter.forgets, past, on_step)
+
+    def forget(self, relearned: Sequence[int], reason: str, *, epoch: int) -> Candidate:
+        """Make the version that takes in the oldest request to forget that waits; the weights are those that the
+        relearning before this call has led to.
+
+        Args:
+            relearned: numbers of the micro-batches that were learnt again since ``return_to``; none: it was not called.
+            reason: of the verdict.
+        """
+        self._use_settings(self.settings.learning, self.settings.gate)
+        batch = self.intake.next_batch()
+        assert batch.forgets, "next_forgets comes first"
+        parent = self._start if relearned else self.number
+        report = self._advance(self.newest + 1, [], batch.forgets, batch)
+        report = report._replace(verdict=Verdict(True, reason))
+        return self._candidate(report, "forget", parent, epoch, {}, tuple(relearned))
+
+    def _begin_anew(self) -> None:
+        """As before the first version: a fresh adapter, nothing known of any sample."""
+        self.learner.reset()
+        anchors = self.schooling.anchors
+        s = self.settings
+        self.schooling = Schooling(self.learner, s.learning, s.gate, self._probes, self._clock)
+        self.schooling.begin(s.trainer.anchor_prompts, anchors)
+        self.number = 0
+        self.watermarks, self.positions, self.counts = {}, {}, Counter()
+        self._newest_event_time = None
+
+    def _advance(
+        self,
+        number: int,
+        samples: Sequence[Sample],
+        forgets: Sequence[Forget],
+        past: Entry,
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> Report:
+        report = self.schooling.learn(number, samples, forgets, on_step)
+        self.number = number
+        self.newest = max(self.newest, number)
+        self.watermarks |= past.watermarks
+        self.positions |= past.positions
+        self.counts += past.outcomes + _fates(report)
         if report.verdict.accepted:
             times = [sample.event_time for sample in report.new]
             self._newest_event_time = max(
                 [*times, *([self._newest_event_time] if self._newest_event_time else [])], default=None
             )
+        return report
 
-        linger = begun - batch.taken_at
-        queue = max(0.0, now - linger - batch.samples[0].event_time)
-        tensors = tensor_hashes(adapter_state(self._learner.model))
+    def _candidate(
+        self,
+        report: Report,
+        trigger: Trigger,
+        parent: int,
+        epoch: int,
+        measured: Mapping[str, float],
+        relearned: tuple[int, ...] = (),
+    ) -> Candidate:
+        tensors = tensor_hashes(adapter_state(self.learner.model))
         manifest = Manifest(
-            line=self._settings.line.name,
+            line=self.settings.line.name,
             number=self.number,
-            parent=self.number - 1,
+            parent=parent,
             kind="active",
-            base=self._learner.base.name,
-            base_sha256=self._learner.base.sha256,
+            base=self.learner.base.name,
+            base_sha256=self.learner.base.sha256,
             epoch=epoch,
             created=self._clock.now(),
             weights_sha256=combined_sha256(tensors),
@@ -135,12 +224,22 @@ class Trainer:
                 ),
             ),
             tensors=tensors,
-            metrics=_measured(report) | {"queue_seconds": queue, "linger_seconds": linger},
+            metrics=_measured(report) | dict(measured),
             verdict=report.verdict,
             newest_event_time=self._newest_event_time,
             settings=self._recorded,
+            relearned=relearned,
         )
         return Candidate(manifest, self.schooling.files(), report)
+
+    def _use_settings(self, learning: LearningSettings, gate: GateSettings) -> None:
+        """As if the process had been started again with them."""
+        before = self.schooling
+        if (learning, gate) == (before.learning, before.gate):
+            return
+        self.schooling = Schooling(self.learner, learning, gate, self._probes, self._clock)
+        same_optimizer = learning.optimizer == before.learning.optimizer
+        self.schooling.restore(before.files(), same_optimizer=same_optimizer)
 
 
 def decode(record: Record) -> SampleRecord:

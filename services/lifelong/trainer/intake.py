@@ -2,20 +2,23 @@
 
 A record is taken in if it covers the watermark of its source partition (see ``coverage``). It waits, whole, until a
 micro-batch takes it, and only then do watermark and position become part of a version: after a crash it is read again.
+
+A request to forget ends what waits: that is learnt first, without what is to be forgotten, and then the request makes
+a version of its own. So everything that a version of a lower number has learnt came before it, and nothing else did.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from lifelong.contracts.events import Forget
-from lifelong.contracts.samples import Sample, SampleRecord, coverage
+from lifelong.contracts.samples import Sample, SampleRecord, coverage, must_be_forgotten
 from lifelong.trainer.config import TrainerSettings
 
-Trigger = Literal["size", "age", "idle", "flush"]
+Trigger = Literal["size", "age", "idle", "flush", "forget"]
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Intake:
         self._settings = settings
         self._waiting: deque[Entry] = deque()
         self._last_taken_at = 0.0
+        self._num_to_forget = 0
+        self._to_withdraw: list[Forget] = []
         self.watermarks = dict(watermarks)
         """Of what was taken in, waiting included."""
         self.num_samples = 0
@@ -72,6 +77,9 @@ class Intake:
         )
         if record.forget:
             self._forget(record.forget)
+            self._num_to_forget += 1
+            if record.forget.at_once:
+                self._to_withdraw.append(record.forget)
         self.num_samples += len(entry.samples)
         if entry.samples:
             self._last_taken_at = now
@@ -82,7 +90,9 @@ class Intake:
         return found
 
     def ready(self, now: float) -> Trigger | None:
-        """Whether a micro-batch should be learnt now, and why. Records without samples wait for those with."""
+        """Whether a version should be made now, and why. Records without samples wait for those with."""
+        if self._num_to_forget:
+            return "forget" if self._forget_is_next() else "flush"
         if not self.num_samples:
             return None
         if self.num_samples >= self._settings.batch_size:
@@ -93,6 +103,8 @@ class Intake:
 
     def seconds_to_trigger(self, now: float) -> float | None:
         """Until ``ready`` turns true if nothing more comes; ``None``: never."""
+        if self._num_to_forget:
+            return 0.0
         if not self.num_samples:
             return None
         due = min(self._oldest() + self._settings.linger_seconds, self._last_taken_at + self._settings.idle_seconds)
@@ -100,20 +112,55 @@ class Intake:
 
     def next_batch(self) -> Entry:
         """Whole records in the order they came, until there are ``batch_size`` samples, and the records without
-        samples that follow."""
+        samples that follow; or a request to forget, which has no samples beside it.
+
+        The samples are in their canonical order, which does not depend on when which partition was read.
+        """
+        if self._forget_is_next():
+            batch = Entry(taken_at=self._waiting[0].taken_at)
+            while self._waiting and not self._waiting[0].samples:
+                batch.absorb(self._waiting.popleft())
+            self._num_to_forget -= len(batch.forgets)
+            return batch
         batch = Entry(taken_at=self._oldest())
-        while self._waiting and (len(batch.samples) < self._settings.batch_size or not self._waiting[0].samples):
+        while self._waiting and not self._waiting[0].forgets:
+            if self._waiting[0].samples and len(batch.samples) >= self._settings.batch_size:
+                break
             batch.absorb(self._waiting.popleft())
         self.num_samples -= len(batch.samples)
+        batch.samples.sort(key=canonical)
         return batch
+
+    def next_forgets(self) -> list[Forget]:
+        """Those that ``next_batch`` will return if the trigger is ``forget``."""
+        found: list[Forget] = []
+        for entry in self._waiting:
+            if entry.samples:
+                break
+            found += entry.forgets
+        return found
+
+    def to_withdraw(self) -> list[Forget]:
+        """Requests to forget at once that came since ``note_withdrawn``."""
+        return list(self._to_withdraw)
+
+    def note_withdrawn(self) -> None:
+        self._to_withdraw.clear()
+
+    def _forget_is_next(self) -> bool:
+        for entry in self._waiting:
+            if entry.samples:
+                return False
+            if entry.forgets:
+                return True
+        return False
 
     def _oldest(self) -> float:
         return next(entry.taken_at for entry in self._waiting if entry.samples)
 
     def _forget(self, forget: Forget) -> None:
-        unwanted = is_unwanted(forget)
         for entry in self._waiting:
-            kept = [sample for sample in entry.samples if not unwanted(sample)]
+            kept = [sample for sample in entry.samples if not must_be_forgotten(sample, forget)]
             num_gone = len(entry.samples) - len(kept)
             if num_gone:
                 entry.outcomes["forgotten"] += num_gone
@@ -121,6 +168,7 @@ class Intake:
                 self.num_samples -= num_gone
 
 
-def is_unwanted(forget: Forget) -> Callable[[Sample], bool]:
-    event_ids = frozenset(forget.event_ids)
-    return lambda sample: sample.event_id in event_ids or (forget.user is not None and sample.user == forget.user)
+def canonical(sample: Sample) -> tuple[float, int, int, int]:
+    """Where a sample stands in its micro-batch: a later statement after an earlier one, whatever was read first."""
+    partition, offset, index = sample.id.split("-")
+    return sample.event_time, int(partition), int(offset), int(index)

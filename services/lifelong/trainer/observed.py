@@ -54,7 +54,8 @@ class Observed:
             for sample in samples:
                 self._metrics.count(names.SAMPLES, fate=fate, task=self._task(sample.task))
         for stage in ("queue", "linger", "step", "gate"):
-            self._metrics.observe(names.STAGE_SECONDS, manifest.metrics[f"{stage}_seconds"], stage=stage)
+            if (seconds := manifest.metrics.get(f"{stage}_seconds")) is not None:
+                self._metrics.observe(names.STAGE_SECONDS, seconds, stage=stage)
         self._metrics.observe(names.STAGE_SECONDS, commit_seconds, stage="commit")
         if report.lesson:
             for sample in report.new:
@@ -70,6 +71,9 @@ class Observed:
         if report.base_kl is not None:
             self._metrics.set(names.BASE_KL, report.base_kl)
         self._state(trainer)
+
+    def relearning(self, num_batches: int) -> None:
+        self._metrics.set(names.RELEARNING, num_batches)
 
     def _version(self, committed: int, live: int) -> None:
         self._metrics.set(names.VERSION, committed, line=self._line, pointer="committed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import peft
@@ -15,11 +15,15 @@ import transformers
 from lifelong.contracts.samples import Sample
 from lifelong.contracts.versions import Manifest
 from lifelong.errors import ConfigError
+from lifelong.learning.gate import GateSettings
+from lifelong.learning.settings import LearningSettings
 from lifelong.model.learner import AdapterLearner
-from lifelong.model.settings import ModelSettings
+from lifelong.model.settings import AdapterSettings, ModelSettings
 from lifelong.trainer.config import Settings
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 def recorded_settings(learner: AdapterLearner, settings: Settings) -> dict[str, str]:
@@ -38,6 +42,30 @@ def recorded_settings(learner: AdapterLearner, settings: Settings) -> dict[str, 
     if settings.gate.probes:
         recorded["gate.probes_sha256"] = hashlib.sha256(Path(settings.gate.probes).read_bytes()).hexdigest()
     return {name: str(value) for name, value in recorded.items()}
+
+
+def learning_of(manifest: Manifest) -> LearningSettings:
+    """How the version was learnt."""
+    return _section(manifest, "learning", LearningSettings)
+
+
+def gate_of(manifest: Manifest) -> GateSettings:
+    """How the version was judged."""
+    return _section(manifest, "gate", GateSettings)
+
+
+def adapter_of(manifest: Manifest) -> AdapterSettings:
+    return _section(manifest, "adapter", AdapterSettings)
+
+
+def _section(manifest: Manifest, section: str, kind: type[S]) -> S:
+    fields = {field.name for field in msgspec.structs.fields(kind)}
+    values = {
+        name: None if value == "None" else value
+        for key, value in manifest.settings.items()
+        if key.startswith(section + ".") and (name := key.removeprefix(section + ".")) in fields
+    }
+    return msgspec.convert(values, kind, strict=False)
 
 
 def as_recorded(model: ModelSettings, manifest: Manifest) -> ModelSettings:

@@ -11,7 +11,7 @@ import jinja2
 import torch
 
 from lifelong.contracts.events import Forget, Message
-from lifelong.contracts.samples import Sample
+from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
 from lifelong.learning import anchor
 from lifelong.learning.gate import Evidence, GateSettings, judge
@@ -26,7 +26,6 @@ from lifelong.model.adapter import adapter_files, load_adapter_state, pack_state
 from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import Clock
 from lifelong.trainer import state as files_of
-from lifelong.trainer.intake import is_unwanted
 
 log = logging.getLogger(__name__)
 
@@ -66,23 +65,27 @@ class Schooling:
         clock: Clock,
     ) -> None:
         self._learner = learner
-        self._learning = learning
-        self._gate = gate
+        self.learning = learning
+        self.gate = gate
         self._probes = list(probes)
         self._clock = clock
         self._optimizer = OPTIMIZERS[learning.optimizer](learner.parameters, learning)
         self.replay = REPLAYS[learning.replay](learning.replay_capacity, learning.seed)
         self.held_out = BalancedReservoir(gate.held_out_capacity, learning.seed)
-        self._anchors: list[Sample] = []
+        self.anchors: list[Sample] = []
         self._learnt: Counter[str] = Counter()
         self._held_out_losses: dict[str, float] = {}
         self._general_losses: dict[str, float] = {}
         self._general_base: dict[str, float] = {}
 
-    def begin(self, prompts: Sequence[str]) -> None:
-        """A line that has no versions yet: the base's answers are taken down before anything changes."""
-        self._anchors = anchor.make_anchors(self._learner.base_answers, prompts or anchor.PROMPTS)
-        self._general_base = self._evaluate(anchor.judged(self._anchors))
+    def begin(self, prompts: Sequence[str], anchors: Sequence[Sample] = ()) -> None:
+        """A line that has no versions yet: the base's answers are taken down before anything changes.
+
+        Args:
+            anchors: as they were taken down when the line began; without, they are made now.
+        """
+        self.anchors = list(anchors) or anchor.make_anchors(self._learner.base_answers, prompts or anchor.PROMPTS)
+        self._general_base = self._evaluate(anchor.judged(self.anchors))
         self._general_losses = dict(self._general_base)
         self._held_out_losses = self._evaluate(self._probes)
 
@@ -102,7 +105,7 @@ class Schooling:
         }
         self.replay.load(state.replay, samples[files_of.REPLAY_FILE])
         self.held_out.load(state.held_out, samples[files_of.HELD_OUT_FILE])
-        self._anchors = samples[files_of.ANCHORS_FILE]
+        self.anchors = samples[files_of.ANCHORS_FILE]
         self._learnt = Counter(state.learnt)
         self._held_out_losses = dict(state.held_out_losses)
         self._general_losses = dict(state.general_losses)
@@ -125,7 +128,7 @@ class Schooling:
             files_of.OPTIMIZER_FILE: pack_state(self._optimizer.state()),
             files_of.REPLAY_FILE: files_of.pack_samples(self.replay.samples),
             files_of.HELD_OUT_FILE: files_of.pack_samples(self.held_out.samples),
-            files_of.ANCHORS_FILE: files_of.pack_samples(self._anchors),
+            files_of.ANCHORS_FILE: files_of.pack_samples(self.anchors),
             files_of.STATE_FILE: files_of.pack_state(state),
         }
 
@@ -138,9 +141,8 @@ class Schooling:
     ) -> Report:
         """The micro-batch that leads to version ``number``. If it is rejected, all is as before but for what was
         forgotten and what is held out."""
-        for forget in forgets:
-            self.replay.remove(is_unwanted(forget))
-            self.held_out.remove(is_unwanted(forget))
+        for kept in (self.replay, self.held_out):
+            kept.remove(lambda sample: any(must_be_forgotten(sample, forget) for forget in forgets))
         new, held_out, num_superseded, num_skipped = self._sort(samples)
         self._hold_out(held_out)
         if not new:
@@ -153,7 +155,7 @@ class Schooling:
         self.replay.remove(lambda old: _question(old) in corrected)
 
         started = self._clock.monotonic()
-        s = self._learning
+        s = self.learning
         replayed: dict[str, Sample] = {}
 
         def mix_in(step: int) -> list[Sample]:
@@ -161,14 +163,14 @@ class Schooling:
             replayed.update((sample.id, sample) for sample in drawn)
             # A young line has little to replay: the base's own answers take its place.
             num_anchors = s.anchor_samples + s.replay_samples - len(drawn) if s.anchor_samples else 0
-            return [*drawn, *anchor.draw(self._anchors, num_anchors, seed=s.seed, version=number, step=step)]
+            return [*drawn, *anchor.draw(self.anchors, num_anchors, seed=s.seed, version=number, step=step)]
 
         lesson = METHODS[s.method](self._learner, self._optimizer, new, mix_in, s, on_step)
         stepped = self._clock.monotonic()
 
         judged = [*self.held_out.samples, *self._probes]
         held_out_after = self._evaluate(judged)
-        general_after = self._evaluate(anchor.judged(self._anchors))
+        general_after = self._evaluate(anchor.judged(self.anchors))
         evidence = Evidence(
             lesson.before,
             lesson.after,
@@ -178,7 +180,7 @@ class Schooling:
             general_after,
             self._general_base,
         )
-        verdict = judge(evidence, judged, self._gate)
+        verdict = judge(evidence, judged, self.gate)
         kl = base_kl(self._learner, new[: s.kl_samples]) if s.kl_samples else None
         if verdict.accepted:
             self._held_out_losses, self._general_losses = held_out_after, general_after
@@ -229,9 +231,9 @@ class Schooling:
     def _is_held_out(self, sample: Sample) -> bool:
         """A function of the sample's id and of how many of its task were learnt."""
         single = sample.until_known or sample.rejected is not None or sample.rating is not None
-        if single or sample.task in _NEVER_HELD_OUT or self._learnt[sample.task] < self._gate.held_out_after:
+        if single or sample.task in _NEVER_HELD_OUT or self._learnt[sample.task] < self.gate.held_out_after:
             return False
-        return randbelow(1_000_000, "held-out", sample.id) < self._gate.held_out_ratio * 1_000_000
+        return randbelow(1_000_000, "held-out", sample.id) < self.gate.held_out_ratio * 1_000_000
 
     def _hold_out(self, samples: Sequence[Sample]) -> None:
         self._held_out_losses |= self._evaluate(samples)
@@ -239,7 +241,7 @@ class Schooling:
             self.held_out.add(sample)
 
     def _evaluate(self, samples: Sequence[Sample]) -> dict[str, float]:
-        return evaluate(self._learner, samples, self._learning.tokens_per_pass)
+        return evaluate(self._learner, samples, self.learning.tokens_per_pass)
 
 
 def _question(sample: Sample) -> tuple[Message, ...] | None:

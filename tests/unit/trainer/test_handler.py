@@ -20,7 +20,7 @@ LENIENT = GateSettings(general_tolerance_nats=100, general_drift_nats=100, held_
 SETTINGS = Settings(
     learning=LearningSettings(learning_rate=1e-2, max_steps=6),
     gate=LENIENT,
-    trainer=TrainerSettings(batch_size=3),
+    trainer=TrainerSettings(batch_size=3, anchor_prompts=("Who are you?", "What is rain?")),
 )
 
 
@@ -178,6 +178,9 @@ def test_what_is_forgotten_is_not_replayed(new_trainer, new_record, new_sample):
     trainer.learn("flush", epoch=1)
     trainer.take(new_record(2, outcome="forget", forget=Forget(event_ids=("e0-0",))))
     trainer.take(new_record(3, new_sample(3)))
+    assert trainer.ready() == "forget"
+    forgotten = trainer.forget((), "for this test", epoch=1).manifest
+    assert (forgotten.watermarks, forgotten.batches[0].samples) == ({0: 3}, ())
     candidate = trainer.learn("flush", epoch=1)
     assert candidate.manifest.batches[0].replayed == ("0-1-0",)
     kept = unpack_samples(candidate.files[REPLAY_FILE], REPLAY_FILE)

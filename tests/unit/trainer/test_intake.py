@@ -124,9 +124,36 @@ def test_what_is_forgotten_in_time_is_never_learnt(intake, take, new_sample, for
     take(intake, 0, new_sample(0))
     take(intake, 1, new_sample(1, user="ann"))
     take(intake, 2, outcome="forget", forget=forget)
-    assert intake.num_samples == 1
+    take(intake, 3, new_sample(3, user="ann"))
+    assert intake.num_samples == 2
+    assert (intake.ready(0.0), intake.seconds_to_trigger(0.0)) == ("flush", 0.0)
     batch = intake.next_batch()
     assert [sample.id for sample in batch.samples] == ["0-0-0"]
-    assert batch.outcomes == {"sample": 2, "forget": 1, "forgotten": 1}
-    assert batch.watermarks == {0: 3}
-    assert batch.forgets == [forget]
+    assert (batch.watermarks, batch.forgets) == ({0: 1}, [])
+    assert (intake.ready(0.0), intake.next_forgets()) == ("forget", [forget])
+    batch = intake.next_batch()
+    assert (batch.samples, batch.watermarks, batch.forgets) == ([], {0: 3}, [forget])
+    assert batch.outcomes == {"sample": 1, "forgotten": 1, "forget": 1}
+    # What comes later is not meant.
+    assert intake.ready(0.0) is None
+    assert [sample.id for sample in intake.next_batch().samples] == ["0-3-0"]
+
+
+def test_nothing_waits_for_samples_that_are_to_be_forgotten(intake, take, new_sample):
+    take(intake, 0, outcome="duplicate")
+    take(intake, 1, new_sample(1, user="ann"))
+    take(intake, 2, outcome="forget", forget=Forget(user="ann", at_once=True))
+    take(intake, 0, outcome="forget", forget=Forget(user="bob"), partition=1)
+    assert intake.to_withdraw() == [Forget(user="ann", at_once=True)]
+    assert intake.ready(0.0) == "forget"
+    batch = intake.next_batch()
+    assert batch.watermarks == {0: 3, 1: 1}
+    assert batch.outcomes == {"duplicate": 1, "sample": 1, "forgotten": 1, "forget": 2}
+    assert intake.ready(99.0) is None
+
+
+def test_the_order_in_a_batch_does_not_depend_on_which_partition_was_read_first(intake, take, new_sample):
+    take(intake, 0, new_sample(0, partition=1), partition=1)
+    take(intake, 0, new_sample(0))
+    take(intake, 1, new_sample(1))
+    assert [sample.id for sample in intake.next_batch().samples] == ["0-0-0", "1-0-0", "0-1-0"]

@@ -1,0 +1,169 @@
+"""Train a version again from the events that its manifests claim, and compare.
+
+That is what makes lineage more than a promise: equal hashes say that these events, in these micro-batches, and nothing
+else have led to these weights. The promise is for one CPU and one set of libraries; sums come out otherwise elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from lifelong.contracts.samples import Sample
+from lifelong.contracts.versions import Manifest, version_key
+from lifelong.errors import ConfigError, CorruptVersionError
+from lifelong.model.adapter import adapter_state
+from lifelong.model.base import BaseModel
+from lifelong.model.hashing import combined_sha256, tensor_hashes
+from lifelong.model.learner import AdapterLearner
+from lifelong.model.settings import ModelSettings
+from lifelong.registry.chain import ancestors, batches_since
+from lifelong.registry.registry import Registry
+from lifelong.runtime.clock import SystemClock
+from lifelong.trainer.config import Settings
+from lifelong.trainer.forgetting import Plan
+from lifelong.trainer.handler import Trainer
+from lifelong.trainer.history import History
+from lifelong.trainer.recorded import adapter_of, as_recorded, gate_of, learning_of, read_probes, recorded_settings
+from lifelong.trainer.state import ANCHORS_FILE, unpack_samples
+
+log = logging.getLogger(__name__)
+
+# What decides the bytes but is of the machine and not of the line.
+_ENVIRONMENT = ("torch", "transformers", "peft", "device", "dtype", "threads", "gate.probes_sha256")
+
+
+class Result(NamedTuple):
+    manifest: Manifest
+    start: Manifest | None
+    """Where the training began; ``None``: with the base."""
+    batches: list[Manifest]
+    """Learnt again, in this order."""
+    num_samples: int
+    differences: list[str]
+    """What came out otherwise; empty: all is the same to the byte."""
+    excuses: list[str]
+    """What is another than when the version was learnt, and may be why."""
+    seconds: float
+
+
+def verify(
+    registry: Registry,
+    manifest: Manifest,
+    history: History,
+    model: ModelSettings,
+    load: Callable[[ModelSettings], BaseModel],
+    *,
+    from_base: bool = False,
+) -> Result:
+    """
+    Args:
+        manifest: of an active line.
+        load: the base, ready for an adapter to be put on it.
+        from_base: train all of it again, and not only since the nearest ancestor whose files are there.
+
+    Raises:
+        StreamGapError: retention has deleted samples it was learnt from. StreamError. RegistryError. UnreachableError.
+        ConfigError: it cannot be learnt again with this base or these probes.
+    """
+    started = time.monotonic()
+    start, files = (None, {}) if from_base else _start(registry, manifest)
+    batches = batches_since(registry, manifest, start.number if start else 0)
+    with _as_learnt(manifest):
+        trainer = _trainer(manifest, as_recorded(model, manifest), load, _anchors(registry, manifest))
+        trainer.return_to(start, files)
+        forgets = {c.manifest.number: c.forgets for c in history.chapters(start, batches) if c.forgets}
+        plan = Plan(start, batches, forgets)
+        num_samples = 0
+        for chapter in history.chapters(start, batches):
+            log.info("training %s again", version_key(manifest.line, chapter.manifest.number))
+            report = trainer.relearn(chapter, plan.meant_for(chapter.manifest.number, ()))
+            num_samples += len(report.new)
+        differences = _differences(trainer, manifest)
+        excuses = _excuses(trainer, manifest)
+    return Result(manifest, start, batches, num_samples, differences, excuses, time.monotonic() - started)
+
+
+def _start(registry: Registry, manifest: Manifest) -> tuple[Manifest | None, dict[str, bytes]]:
+    for version in ancestors(registry, manifest):
+        if version.number != manifest.number:
+            try:
+                return version, {name: registry.weights(version, name) for name in version.files}
+            except CorruptVersionError as error:
+                log.info("not from %s: %s", version_key(version.line, version.number), error)
+    return None, {}
+
+
+def _anchors(registry: Registry, manifest: Manifest) -> list[Sample]:
+    """As they were taken down when the line began, from the version itself if it is there."""
+    for version in ancestors(registry, manifest):
+        try:
+            return unpack_samples(registry.weights(version, ANCHORS_FILE), ANCHORS_FILE)
+        except CorruptVersionError:
+            continue
+    return []
+
+
+def _trainer(
+    manifest: Manifest, model: ModelSettings, load: Callable[[ModelSettings], BaseModel], anchors: list[Sample]
+) -> Trainer:
+    learning, gate, adapter = learning_of(manifest), gate_of(manifest), adapter_of(manifest)
+    if gate.probes:
+        probes_sha256 = hashlib.sha256(_read(gate.probes)).hexdigest()
+        if probes_sha256 != manifest.settings["gate.probes_sha256"]:
+            raise ConfigError("gate.probes", f"{gate.probes} is not what it was when the version was learnt")
+    learner = AdapterLearner(load(model), adapter, seed=learning.seed, max_tokens=learning.max_tokens)
+    settings = Settings(model=model, adapter=adapter, learning=learning, gate=gate)
+    trainer = Trainer(learner, settings, read_probes(gate.probes), SystemClock())
+    trainer.schooling.anchors = anchors
+    return trainer
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigError("gate.probes", f"{path}: {error.strerror}") from error
+
+
+@contextmanager
+def _as_learnt(manifest: Manifest) -> Iterator[None]:
+    """The threads of torch, and no other kernels than the trainer's, for as long as this lasts."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.set_num_threads(int(manifest.settings["threads"]))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def _differences(trainer: Trainer, manifest: Manifest) -> list[str]:
+    found = []
+    weights = combined_sha256(tensor_hashes(adapter_state(trainer.learner.model)))
+    if weights != manifest.weights_sha256:
+        found.append(f"weights: {weights[:12]} and not {manifest.weights_sha256[:12]}")
+    for name, data in trainer.schooling.files().items():
+        entry = manifest.files.get(name)
+        if entry is not None and hashlib.sha256(data).hexdigest() != entry.sha256:
+            found.append(f"{name}: other bytes")
+    if trainer.watermarks != manifest.watermarks:
+        found.append(f"watermarks: {trainer.watermarks} and not {manifest.watermarks}")
+    return found
+
+
+def _excuses(trainer: Trainer, manifest: Manifest) -> list[str]:
+    here = recorded_settings(trainer.learner, trainer.settings)
+    return [
+        f"{name} was {manifest.settings[name]}, here it is {here.get(name)}"
+        for name in _ENVIRONMENT
+        if name in manifest.settings and manifest.settings[name] != here.get(name)
+    ]
