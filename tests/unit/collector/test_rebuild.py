@@ -36,8 +36,6 @@ class Redis:
 
     def __init__(self) -> None:
         self.num_tokens = 0
-        self.trusted: str | None = None
-        self.last_teller = ""
         self.lose()
 
     def lose(self) -> None:
@@ -45,23 +43,32 @@ class Redis:
         self.known: str | None = None
         self.teller: str | None = None
 
+
+class Known:
+    """What RedisKnowledge is to one collector."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self.trusted: str | None = None
+        self.teller = ""
+
     def token(self) -> str | None:
-        self.trusted = self.known
-        return self.known
+        self.trusted = self._redis.known
+        return self._redis.known
 
     def is_still(self, token: str) -> bool:
-        return self.known == token
+        return self._redis.known == token
 
     def begin(self, teller: str) -> bool:
-        self.last_teller = teller
-        self.teller = self.teller or teller
-        return self.teller == teller
+        self.teller = teller
+        self._redis.teller = self._redis.teller or teller
+        return self._redis.teller == teller
 
     def complete(self, teller: str) -> bool:
-        if self.teller != teller:
+        if self._redis.teller != teller:
             return False
-        self.num_tokens += 1
-        self.known, self.teller = str(self.num_tokens), None
+        self._redis.num_tokens += 1
+        self._redis.known, self._redis.teller = str(self._redis.num_tokens), None
         return True
 
 
@@ -103,32 +110,36 @@ class World:
         self.redis = Redis()
         self.stop = threading.Event()
         self.health = Health("collector")
+        self.settings = Settings()
 
     def collector(self, before: Callable[[str], None] = lambda step: None) -> CollectorApp:
-        settings = Settings()
-        memory, halves = (Part(self.redis, name, before) for name in ("memory", "halves"))
         redis = self.redis
-        seen = Seen(redis, before, lambda: ("known", redis.trusted))
-        telling = Seen(redis, before, lambda: ("teller", redis.last_teller))
-        group = self.broker.group(GROUP)
+        memory, halves = Part(redis, "memory", before), Part(redis, "halves", before)
+        knowledge = Known(redis)
         return CollectorApp(
-            settings,
+            self.settings,
             source=self.broker.group_source([EVENTS], GROUP, before),
             sink=self.broker.sink(before),
             memory=memory,  # type: ignore[arg-type]
-            seen=seen,
+            seen=Seen(redis, before, lambda: ("known", knowledge.trusted)),
             halves=halves,  # type: ignore[arg-type]
             metrics=Metrics("collector"),
             health=self.health,
             clock=self.clock,
-            rebuilder=Rebuilder(
-                Handler(settings.collector, seen=telling, halves=halves),  # type: ignore[arg-type]
-                history=lambda: self.broker.source([EVENTS]),
-                committed=lambda: dict(group.committed),
-                memory=memory,  # type: ignore[arg-type]
-                knowledge=self.redis,
-                clock=self.clock,
-            ),
+            rebuilder=self.rebuilder(knowledge, before),
+        )
+
+    def rebuilder(self, knowledge: Known, before: Callable[[str], None] = lambda step: None) -> Rebuilder:
+        redis, group = self.redis, self.broker.group(GROUP)
+        memory, halves = Part(redis, "memory", before), Part(redis, "halves", before)
+        seen = Seen(redis, before, lambda: ("teller", knowledge.teller))
+        return Rebuilder(
+            Handler(self.settings.collector, seen=seen, halves=halves),  # type: ignore[arg-type]
+            history=lambda: self.broker.source([EVENTS]),
+            committed=lambda: dict(group.committed),
+            memory=memory,  # type: ignore[arg-type]
+            knowledge=knowledge,
+            clock=self.clock,
         )
 
     def publish(self, data: EventData, event_id: str, partition: int = 0) -> None:
@@ -226,12 +237,31 @@ def test_lost_at_any_moment_of_the_work(step: str) -> None:
     assert world.outcomes() == ["sample", "memory-only", "duplicate", "sample", "sample"]
 
 
+@pytest.mark.parametrize("step", ["send", "flush"])
+def test_lost_and_told_again_by_another_before_what_was_written_is_committed(step: str) -> None:
+    world = World()
+    world.publish(fact(1), "a")
+    world.work_once()
+    world.publish(fact(2), "b")
+    told = []
+
+    def before(happening: str) -> None:
+        if happening.split(" ")[0] == step and not told:
+            world.redis.lose()
+            told.append(world.rebuilder(Known(world.redis)).token(world.stop))
+
+    world.work_once(before)
+    assert told
+    assert world.remembered() == {"0-0-0", "0-1-0"}
+    assert world.outcomes() == ["sample", "sample"]
+
+
 def test_others_wait_and_one_that_is_told_to_stop_stops() -> None:
     world = World()
     world.publish(fact(1), "a")
     world.work_once()
     world.redis.lose()
-    assert world.redis.begin("somebody else")
+    assert Known(world.redis).begin("somebody else")
     world.publish(fact(2), "b")
     world.stop.set()
     with pytest.raises(Stopped):
