@@ -131,6 +131,7 @@ LEARNING = dashboard(
                 Query(series(m.REPLAY_SAMPLES), "in the replay buffer"),
             ),
         ),
+        Panel("Forgetting", m.RELEARNING.about, (Query(series(m.RELEARNING, function="max"), "to go"),)),
         Panel("Steps of a micro-batch", m.STEPS_PER_BATCH.about, median_and_p95(m.STEPS_PER_BATCH)),
         Panel("Steps", m.STEPS.about, (Query(rate(m.STEPS), "steps a second"),)),
         Panel("Tokens", m.TOKENS.about, (Query(rate(m.TOKENS), "tokens a second"),)),

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lifelong.cli import application, stack, topics, versions
+from lifelong.cli import application, lineage, stack, topics, versions
 from lifelong.errors import LifelongError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 stack.register(app)
 application.register(app)
+lineage.register(app)
 app.add_typer(versions.app, name="versions")
 app.add_typer(topics.app, name="topics")
 

@@ -12,20 +12,26 @@ from rich.console import Console
 from rich.table import Table
 
 from lifelong.cli.addresses import DEFAULT_HOME, Addresses, Home, find
+from lifelong.config.loading import load
 from lifelong.contracts import topics
 from lifelong.contracts.codec import encode
 from lifelong.contracts.versions import Change, VersionEvent, version_event, version_key
+from lifelong.model.settings import ModelSettings
 from lifelong.registry.artifacts import open_store
 from lifelong.registry.base import PointerState
 from lifelong.registry.pointers import RedisPointers
 from lifelong.registry.registry import Registry
 from lifelong.runtime.clock import SystemClock
-from lifelong.stream.kafka import KafkaSink
+from lifelong.stream.kafka import KafkaSink, KafkaSource
 
 app = typer.Typer(help="The versions of the model.", no_args_is_help=True)
 
 Line = Annotated[str | None, typer.Option(help="Which line; the student's is NAME-student.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+class _Model(msgspec.Struct, frozen=True):
+    model: ModelSettings = ModelSettings()
 
 
 def _registry(addresses: Addresses) -> Registry:
@@ -61,6 +67,56 @@ def show(number: int, home: Home = DEFAULT_HOME, line: Line = None) -> None:
     addresses = find(home)
     manifest = _registry(addresses).manifest(line or addresses.settings.line.name, number)
     typer.echo(msgspec.json.format(msgspec.json.encode(manifest)).decode())
+
+
+@app.command()
+def verify(
+    number: int,
+    from_base: Annotated[
+        bool, typer.Option(help="Train all of it again, and not only since the nearest version whose files are there.")
+    ] = False,
+    home: Home = DEFAULT_HOME,
+    line: Line = None,
+    json: Json = False,
+) -> None:
+    """Train a version again from the events that its manifest claims, and compare the bytes.
+
+    Exit code 1: they differ. Equal bytes can be expected on the same kind of CPU with the same libraries.
+    """
+    # Here, because it brings the model with it, which no other command needs.
+    from lifelong.model.base import load_base
+    from lifelong.trainer.history import History
+    from lifelong.trainer.verify import verify as train_again
+
+    addresses = find(home)
+    settings = addresses.settings
+    registry = _registry(addresses)
+    manifest = registry.manifest(line or settings.line.name, number)
+    if manifest.kind != "active":
+        raise typer.BadParameter(f"{version_key(manifest.line, number)} was distilled: only what the trainer learnt")
+    history = History(lambda: KafkaSource(settings.kafka, [topics.SAMPLES.name]))
+    result = train_again(registry, manifest, history, load(_Model).model, load_base, from_base=from_base)
+    start = version_key(manifest.line, result.start.number if result.start else 0)
+    if json:
+        found = {
+            "version": version_key(manifest.line, number),
+            "from": start,
+            "batches": [batch.number for batch in result.batches],
+            "samples": result.num_samples,
+            "differences": result.differences,
+            "excuses": result.excuses,
+            "seconds": result.seconds,
+        }
+        typer.echo(msgspec.json.encode(found).decode())
+        raise typer.Exit(1 if result.differences else 0)
+    did = f"{len(result.batches)} micro-batches, {result.num_samples} samples from {start} on, {result.seconds:.1f} s"
+    if not result.differences:
+        typer.echo(f"{version_key(manifest.line, number)} is what its events make of it: {did}")
+        return
+    typer.echo(f"{version_key(manifest.line, number)} came out otherwise ({did}):")
+    for text in result.differences + result.excuses:
+        typer.echo(f"  {text}")
+    raise typer.Exit(1)
 
 
 @app.command()

@@ -1,0 +1,218 @@
+"""From an answer to the events that taught it, and back.
+
+A version is a chain of micro-batches, and their manifests name each sample by the place of its event: partition and
+offset. So from a version to its events there is nothing to be searched; from the id of an event to its place there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Literal
+
+import msgspec
+
+from lifelong.contracts import topics
+from lifelong.contracts.codec import decode
+from lifelong.contracts.events import Forget
+from lifelong.contracts.samples import Outcome, SampleRecord, must_be_forgotten
+from lifelong.contracts.versions import Manifest
+from lifelong.errors import DecodeError, LifelongError
+from lifelong.registry.chain import ancestors
+from lifelong.registry.registry import Registry
+from lifelong.stream.base import Partition, Source
+
+Fate = Literal["trained", "held out", "rejected", "left out", "pending"]
+
+_POLL_SECONDS = 0.5
+_MAX_RECORDS = 2000
+
+
+class UnknownEventError(LifelongError):
+    """No event has this id or stands at this place, or it is too long ago."""
+
+
+class Place(msgspec.Struct, frozen=True, order=True):
+    """Where an event is."""
+
+    partition: int
+    offset: int
+    topic: str = topics.EVENTS.name
+
+
+class Lesson(msgspec.Struct, frozen=True):
+    """One micro-batch of a version."""
+
+    version: int
+    """That learnt it first."""
+    accepted: bool
+    trained: tuple[Place, ...]
+    held_out: tuple[Place, ...]
+
+
+class VersionLineage(msgspec.Struct, frozen=True):
+    line: str
+    number: int
+    base: str
+    watermarks: dict[int, int]
+    """Partition of the events topic → first offset that is not in the version; all before were taken in."""
+    counts: dict[str, int]
+    lessons: list[Lesson]
+    """Newest first; as many as were asked for."""
+    num_lessons_left: int
+    """Older ones that are not among them, at least."""
+
+
+class EventLineage(msgspec.Struct, frozen=True):
+    event_id: str | None
+    place: Place
+    outcome: Outcome
+    """What the collector made of it; all but ``sample`` teach nothing."""
+    detail: str | None
+    fate: Fate
+    """``left out``: contradicted by a later sample of its micro-batch, not learnable, or forgotten before."""
+    first: int | None
+    """Number of the version whose micro-batch it came in; ``None``: none yet."""
+    versions: list[int]
+    """All that have learnt it, ascending; none for what was not trained on."""
+    forgotten_in: int | None
+    """Number of the version from which on it is gone."""
+
+
+def of_version(registry: Registry, manifest: Manifest, num_lessons: int) -> VersionLineage:
+    """What the version has learnt, the newest ``num_lessons`` micro-batches one by one.
+
+    Raises UnknownVersionError, CorruptVersionError.
+    """
+    batches = _batches(registry, manifest)
+    lessons = [_lesson(batch) for batch, _ in zip(batches, range(num_lessons), strict=False)]
+    oldest = lessons[-1].version if lessons else 0
+    return VersionLineage(
+        manifest.line,
+        manifest.number,
+        manifest.base,
+        manifest.watermarks,
+        manifest.counts,
+        lessons,
+        max(0, oldest - 1),
+    )
+
+
+def of_event(
+    registry: Registry,
+    newest: Manifest | None,
+    open_source: Callable[[], Source],
+    *,
+    event_id: str | None = None,
+    place: Place | None = None,
+) -> EventLineage:
+    """What became of an event, by its id or its place (faster: the topic need not be searched from its beginning).
+
+    Args:
+        newest: version of the line.
+        open_source: opens a reader of the samples topic.
+
+    Raises:
+        UnknownEventError. UnreachableError. UnknownVersionError, CorruptVersionError.
+    """
+    with closing(open_source()) as source:
+        record, forgets = _search(source, event_id, place)
+    place = Place(record.source_partition, record.to_offset - 1)
+    chain = list(ancestors(registry, newest))[::-1] if newest else []
+    first = _first_with(registry, chain, place)
+    fate = _fate(first, record)
+    versions: list[int] = []
+    without = None
+    if first is not None and fate == "trained":
+        without = _version_without(chain, first, record, forgets)
+        # Those that had it until it was forgotten are ancestors of no version any more.
+        numbers = without.relearned if without else [version.number for version in chain]
+        versions = [number for number in numbers if number >= first.number]
+    return EventLineage(
+        record.event_id,
+        place,
+        record.outcome,
+        record.detail,
+        fate,
+        first.number if first else None,
+        versions,
+        without.number if without else None,
+    )
+
+
+def _batches(registry: Registry, manifest: Manifest) -> Iterator[Manifest]:
+    """Newest first."""
+    for version in ancestors(registry, manifest):
+        yield version
+        for number in reversed(version.relearned):
+            yield registry.manifest(version.line, number)
+
+
+def _lesson(manifest: Manifest) -> Lesson:
+    trained = [place for batch in manifest.batches for place in _places(batch.samples)]
+    held_out = [place for batch in manifest.batches for place in _places(batch.held_out)]
+    accepted = manifest.verdict is None or manifest.verdict.accepted
+    return Lesson(manifest.number, accepted, tuple(trained), tuple(held_out))
+
+
+def _places(sample_ids: Sequence[str]) -> list[Place]:
+    """Each event once, in the order of its samples."""
+    parts = (sample_id.split("-") for sample_id in sample_ids)
+    return list(dict.fromkeys(Place(int(partition), int(offset)) for partition, offset, _ in parts))
+
+
+def _search(source: Source, event_id: str | None, place: Place | None) -> tuple[SampleRecord, list[Forget]]:
+    """The account of the event, the first one there is, and all requests to forget of the topic."""
+    ends = source.end_positions()
+    positions = dict(source.first_positions())
+    source.seek(positions)
+    found: SampleRecord | None = None
+    forgets: list[Forget] = []
+    while any(positions[partition] < end for partition, end in ends.items()):
+        for record in source.poll(_POLL_SECONDS, _MAX_RECORDS):
+            positions[Partition(record.topic, record.partition)] = record.offset + 1
+            try:
+                account = decode(record.value, SampleRecord)
+            except DecodeError:
+                continue
+            if account.forget is not None:
+                forgets.append(account.forget)
+            if place is not None:
+                is_it = account.source_partition == place.partition and account.to_offset == place.offset + 1
+            else:
+                is_it = account.event_id == event_id and account.outcome != "duplicate"
+            if is_it and found is None:
+                found = account
+    if found is None:
+        what = f"id {event_id!r}" if place is None else f"place {place.partition}:{place.offset}"
+        raise UnknownEventError(f"no event with the {what} is in {topics.SAMPLES.name}, or it is too long ago")
+    return found, forgets
+
+
+def _first_with(registry: Registry, chain: Sequence[Manifest], place: Place) -> Manifest | None:
+    """The micro-batch whose source ranges have it."""
+    for version in chain:
+        if version.watermarks.get(place.partition, 0) > place.offset:
+            for number in (*version.relearned, version.number):
+                batch = registry.manifest(version.line, number)
+                if batch.watermarks.get(place.partition, 0) > place.offset:
+                    return batch
+    return None
+
+
+def _fate(first: Manifest | None, record: SampleRecord) -> Fate:
+    if first is None:
+        return "pending"
+    ids = {sample.id for sample in record.samples}
+    if any(ids & set(batch.samples) for batch in first.batches):
+        return "trained" if first.verdict is None or first.verdict.accepted else "rejected"
+    return "held out" if any(ids & set(batch.held_out) for batch in first.batches) else "left out"
+
+
+def _version_without(
+    chain: Sequence[Manifest], first: Manifest, record: SampleRecord, forgets: Sequence[Forget]
+) -> Manifest | None:
+    """The version for which its micro-batch was learnt again because it had to be forgotten."""
+    if not any(must_be_forgotten(sample, forget) for sample in record.samples for forget in forgets):
+        return None
+    return next((version for version in chain if first.number in version.relearned), None)
