@@ -16,7 +16,7 @@ import torch
 from lifelong.contracts import topics
 from lifelong.contracts.events import Forget
 from lifelong.contracts.versions import Change, Manifest, version_event, version_key
-from lifelong.errors import DecodeError, StreamError, UnreachableError
+from lifelong.errors import DecodeError, StreamError, StreamGapError, UnreachableError
 from lifelong.model.base import BaseModel, load_base
 from lifelong.model.learner import AdapterLearner
 from lifelong.model.settings import ModelSettings
@@ -90,6 +90,9 @@ class TrainerApp:
         self._observed = Observed(metrics, self._line, clock)
         self._dead_letters = DeadLetters(sink, "trainer", metrics)
         self._trainer: Trainer | None = None
+        self._waits_for: str | None = None
+        self._positions: dict[Partition, int] = {}
+        """Where reading goes on."""
         health.details = self._details
 
     def run(self, stop: threading.Event) -> None:
@@ -97,12 +100,17 @@ class TrainerApp:
         Raises:
             FencedError: another trainer has taken over this line.
         """
+        # Before the lease: a standby has it ready, and after a crash it is loaded while the old lease runs out.
+        prepared = self._prepare()
         name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
-        writer = acquire_writer(self._registry, self._line, name, None, stop, heartbeat=self._heartbeat)
+        writer = acquire_writer(
+            self._registry, self._line, name, None, stop, heartbeat=self._heartbeat, tell=self._wait_for
+        )
         if writer is None:
             return
+        self._waits_for = None
         with writer:
-            trainer = self._recover(writer)
+            trainer = self._recover(writer, prepared)
             self._health.ready = True
             try:
                 while not stop.is_set():
@@ -116,19 +124,39 @@ class TrainerApp:
         self._source.close()
         self._sink.close()
 
-    def _recover(self, writer: Writer) -> Trainer:
-        """Take up the line where its newest version left it, and finish what a predecessor may have left undone."""
-        whole = self._registry.newest_whole(self._line)
-        newest = whole[0] if whole else None
-        highest = self._registry.highest_number(self._line)
+    def _wait_for(self, what: str) -> None:
+        self._waits_for = what
+
+    def _prepare(self) -> tuple[ModelSettings, BaseModel] | None:
+        """The base as the line has it by now; ``None``: the store does not answer, and waiting for the lease is waiting
+        for it too."""
         settings = self._settings
         # On a GPU some sums have no deterministic kernel; the promise is for CPUs.
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         if settings.model.threads:
             torch.set_num_threads(settings.model.threads)
-        model = as_recorded(settings.model, newest) if newest else with_dtype(settings.model, settings.adapter)
+        try:
+            whole = self._registry.newest_whole(self._line)
+        except UnreachableError as error:
+            log.warning("%s", error)
+            return None
+        model = as_recorded(settings.model, whole[0]) if whole else with_dtype(settings.model, settings.adapter)
+        return model, self._load(model)
+
+    def _recover(self, writer: Writer, prepared: tuple[ModelSettings, BaseModel] | None) -> Trainer:
+        """Take up the line where its newest version left it, and finish what a predecessor may have left undone."""
+        whole = self._registry.newest_whole(self._line)
+        newest = whole[0] if whole else None
+        highest = self._registry.highest_number(self._line)
+        settings = self._settings
+        if prepared is None or (newest is not None and as_recorded(settings.model, newest) != prepared[0]):
+            # Nothing could be known of the line, or it began while this process waited, with another dtype.
+            prepared = self._prepare()
+            if prepared is None:
+                raise UnreachableError("the artifact store has gone away again")
+        model, base = prepared
         learner = AdapterLearner(
-            self._load(model), settings.adapter, seed=settings.learning.seed, max_tokens=settings.learning.max_tokens
+            base, settings.adapter, seed=settings.learning.seed, max_tokens=settings.learning.max_tokens
         )
         trainer = self._trainer = Trainer(learner, settings, read_probes(settings.gate.probes), self._clock)
         trainer.newest = highest
@@ -146,7 +174,8 @@ class TrainerApp:
             # A predecessor may have died between commit and announcement; to announce twice does no harm.
             self._finish(newest, state)
         samples = topics.SAMPLES.name
-        self._source.seek({Partition(samples, number): at for number, at in trainer.positions.items()})
+        self._positions = {Partition(samples, number): at for number, at in trainer.positions.items()}
+        self._source.seek(self._positions)
         log.info("at %s, %d threads, %s", version_key(self._line, trainer.number), torch.get_num_threads(), model.dtype)
         return trainer
 
@@ -155,7 +184,8 @@ class TrainerApp:
         if not trainer.intake.is_full:
             due = trainer.intake.seconds_to_trigger(self._clock.monotonic())
             wait = _POLL_SECONDS if due is None else min(due, _POLL_SECONDS)
-            for record in self._insist(lambda: self._source.poll(wait, _MAX_POLL_RECORDS), writer, stop):
+            room = min(_MAX_POLL_RECORDS, self._settings.trainer.max_pending_samples - trainer.intake.num_samples)
+            for record in self._insist(lambda: self._poll(trainer, wait, room), writer, stop):
                 self._take(trainer, record, writer, stop)
         if at_once := trainer.intake.to_withdraw():
             self._insist(lambda: self._withdraw(trainer, at_once, writer), writer, stop)
@@ -163,6 +193,28 @@ class TrainerApp:
         trigger = trainer.ready()
         if trigger is not None:
             self._learn(trainer, trigger, writer, stop)
+
+    def _poll(self, trainer: Trainer, wait: float, room: int) -> list[Record]:
+        """
+        Raises:
+            StreamGapError: samples that were not learnt are gone, and nobody has said that this is to be put up with.
+        """
+        try:
+            records = self._source.poll(wait, room)
+        except StreamGapError as gap:
+            if gap.wanted >= gap.first:
+                raise
+            if self._settings.trainer.on_gap == "stop":
+                log.error("to go on without what is gone, and count it as lost: LIFELONG_TRAINER__ON_GAP=skip, once")
+                raise
+            log.error("%s; going on at %d, what is missing counts as lost", gap, gap.first)
+            self._positions[Partition(topics.SAMPLES.name, gap.partition)] = gap.first
+            self._source.seek(self._positions)
+            trainer.intake.skip(gap.partition)
+            return []
+        for record in records:
+            self._positions[Partition(record.topic, record.partition)] = record.offset + 1
+        return records
 
     def _take(self, trainer: Trainer, record: Record, writer: Writer, stop: threading.Event) -> None:
         try:
@@ -178,6 +230,7 @@ class TrainerApp:
         def on_step(step: int) -> None:
             if stop.is_set() or writer.lost.is_set():
                 raise _Interrupted
+            self._observed.stepped(step)
 
         if trigger == "forget":
             candidate = self._forget(trainer, writer, stop, on_step)
@@ -319,7 +372,7 @@ class TrainerApp:
     def _details(self) -> dict[str, object]:
         trainer = self._trainer
         if trainer is None:
-            return {"line": self._line}
+            return {"line": self._line, "waits_for": self._waits_for}
         return {
             "line": self._line,
             "version": version_key(self._line, trainer.number),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -29,6 +29,10 @@ class TrainerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing new for so long: there is nothing to wait for."""
     max_pending_samples: Annotated[int, Meta(ge=1)] = 256
     """Read from Kafka and not learnt yet. No more is read until there are fewer."""
+    on_gap: Literal["stop", "skip"] = "stop"
+    """When retention has deleted samples that were not learnt yet: ``stop`` ends the process with the exact gap,
+    ``skip`` goes on with what is left and counts the events between as ``lost`` in the manifest. Set it for as long as
+    it takes, then take it away again."""
     anchor_prompts: tuple[str, ...] = ()
     """Questions whose answers by the base are kept as they are, in the language of your users. Empty: a built-in set
     in English. Read once, when a line begins."""

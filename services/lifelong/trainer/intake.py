@@ -52,6 +52,7 @@ class Intake:
         self._last_taken_at = 0.0
         self._num_to_forget = 0
         self._to_withdraw: list[Forget] = []
+        self._skipped: set[int] = set()
         self.watermarks = dict(watermarks)
         """Of what was taken in, waiting included."""
         self.num_samples = 0
@@ -63,13 +64,19 @@ class Intake:
     def take(self, record: SampleRecord, partition: int, offset: int, now: float) -> Literal["new", "duplicate", "gap"]:
         """``partition`` and ``offset``: of the record itself, in the samples topic."""
         source = record.source_partition
-        found = coverage(record, self.watermarks.get(source, 0))
+        watermark = self.watermarks.get(source, 0)
+        found = coverage(record, watermark)
+        outcomes: Counter[str] = Counter({record.outcome: num_events(record)})
+        if found == "gap" and source in self._skipped:
+            outcomes["lost"] += record.from_offset - watermark
+            found = "new"
         if found != "new":
             return found
+        self._skipped.discard(source)
         self.watermarks[source] = record.to_offset
         entry = Entry(
             list(record.samples),
-            Counter([record.outcome]),
+            outcomes,
             {source: record.to_offset},
             {partition: offset + 1},
             [record.forget] if record.forget else [],
@@ -88,6 +95,10 @@ class Intake:
         else:
             self._waiting.append(entry)
         return found
+
+    def skip(self, source: int) -> None:
+        """Of this source partition records were deleted: the next one there is counts, and what is missing is lost."""
+        self._skipped.add(source)
 
     def ready(self, now: float) -> Trigger | None:
         """Whether a version should be made now, and why. Records without samples wait for those with."""
@@ -172,3 +183,8 @@ def canonical(sample: Sample) -> tuple[float, int, int, int]:
     """Where a sample stands in its micro-batch: a later statement after an earlier one, whatever was read first."""
     partition, offset, index = sample.id.split("-")
     return sample.event_time, int(partition), int(offset), int(index)
+
+
+def num_events(record: SampleRecord) -> int:
+    """Of what was lost before the collector could read it one record tells."""
+    return record.to_offset - record.from_offset if record.outcome == "lost" else 1

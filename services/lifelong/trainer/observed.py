@@ -23,6 +23,7 @@ class Observed:
         self._clock = clock
         self._tasks: set[str] = set()
         self._last_time: dict[int, float] = {}
+        self._num_steps = 0
 
     def started(self, trainer: Trainer, state: PointerState, epoch: int) -> None:
         self._metrics.set(names.EPOCH, epoch, line=self._line)
@@ -45,6 +46,11 @@ class Observed:
             self._metrics.set(names.LAG_RECORDS, num_records, **labels)
             self._metrics.set(names.LAG_SECONDS, max(0.0, self._clock.now() - last) if num_records else 0.0, **labels)
 
+    def stepped(self, num_done: int) -> None:
+        """Of the micro-batch that is being learnt, since the last call. Those of one that is interrupted count too."""
+        self._metrics.count(names.STEPS, max(0, num_done - self._num_steps))
+        self._num_steps = num_done
+
     def learnt(self, trainer: Trainer, candidate: Candidate, live: int, commit_seconds: float) -> None:
         manifest, _, report = candidate
         accepted = report.verdict.accepted
@@ -57,12 +63,13 @@ class Observed:
             if (seconds := manifest.metrics.get(f"{stage}_seconds")) is not None:
                 self._metrics.observe(names.STAGE_SECONDS, seconds, stage=stage)
         self._metrics.observe(names.STAGE_SECONDS, commit_seconds, stage="commit")
+        self.stepped(report.lesson.num_steps if report.lesson else 0)
+        self._num_steps = 0
         if report.lesson:
             for sample in report.new:
                 loss = report.lesson.before[sample.id]
                 self._metrics.observe(names.PREQUENTIAL_LOSS, loss, task=self._task(sample.task))
             self._metrics.set(names.TRAIN_LOSS, report.lesson.last_loss)
-            self._metrics.count(names.STEPS, report.lesson.num_steps)
             self._metrics.observe(names.STEPS_PER_BATCH, report.lesson.num_steps)
             self._metrics.count(names.TOKENS, report.lesson.num_tokens)
         for part in ("held_out", "general"):
