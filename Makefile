@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+SEEDS ?= 100
+FIRST ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test test-fast check fmt generate lock clean
+.PHONY: help install demo up down status test test-fast sim check fmt generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +56,9 @@ test: check ## All tests, on a real Kafka, a real Valkey and the real model
 
 test-fast: install ## The tests that need no server and no real model
 	$(BIN)/python -m pytest tests/unit tests/contracts tests/learning -m 'not kafka and not model and not e2e' $(ARGS)
+
+sim: install ## Runs of the real logic in which everything fails, each from a seed (SEEDS=1000 FIRST=0)
+	$(BIN)/python -m tests.simulation $(SEEDS) --first $(FIRST) $(ARGS)
 
 lock: install ## Resolve the dependencies again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra local --group dev pyproject.toml -o requirements/lock.txt

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+import jinja2
 import msgspec
 
 from lifelong.contracts.events import Forget
@@ -27,6 +29,8 @@ from lifelong.model.adapter import (
 )
 from lifelong.model.hashing import combined_sha256, tensor_hashes
 from lifelong.model.learner import AdapterLearner
+
+log = logging.getLogger(__name__)
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 BUFFER_FILE = "buffer.json"
@@ -82,7 +86,7 @@ class Distiller:
         if record.forget is not None:
             self._forget(record.forget)
         for sample in record.samples:
-            if self._student.num_targets(sample) == 0:
+            if not self._is_able(sample):
                 continue
             kept_apart = randbelow(1_000_000, self._settings.seed, "judged", sample.id)
             apart = kept_apart < 1_000_000 * self._settings.judged_ratio
@@ -164,6 +168,16 @@ class Distiller:
         self.watermarks, self.positions = dict(manifest.watermarks), dict(manifest.positions)
         self.counts = Counter(manifest.counts)
         self._newest_event_time, self._last_teacher = manifest.newest_event_time, manifest.teacher
+
+    def _is_able(self, sample: Sample) -> bool:
+        """Whether there is anything in it to say: what somebody disliked without saying what is right has no answer."""
+        if sample.weight <= 0:
+            return False
+        try:
+            return self._student.num_targets(sample) > 0
+        except (ValueError, jinja2.TemplateError) as error:
+            log.warning("sample %s of event %s cannot be distilled on: %s", sample.id, sample.event_id, error)
+            return False
 
     def _forget(self, forget: Forget) -> None:
         """Not to be distilled on again. What the student has of it already goes with the teacher's next version."""

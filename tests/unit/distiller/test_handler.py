@@ -45,6 +45,16 @@ def test_every_record_is_taken_once(new_distiller: Any, new_sample: Any) -> None
     assert distiller.counts["samples"] == 3
 
 
+def test_what_says_nothing_is_passed_over(new_distiller: Any, new_sample: Any) -> None:
+    """As a rating without a better answer: taken in, and nothing to be taught."""
+    distiller = new_distiller()
+    disliked = new_sample(0)
+    disliked = msgspec.structs.replace(disliked, messages=disliked.messages[:1], weight=0.0, rating=-1.0)
+    unanswered = msgspec.structs.replace(disliked, weight=1.0)
+    assert distiller.take(record(0, [disliked, unanswered]), 0, 0, 0.0) == "new"
+    assert (distiller.watermarks, distiller.counts["samples"]) == ({0: 1}, 0)
+
+
 def test_a_round_makes_a_version_that_is_closer(
     new_distiller: Any, new_sample: Any, teacher: Any, settings: Any
 ) -> None:
