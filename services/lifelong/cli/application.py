@@ -1,4 +1,4 @@
-"""``lifelong publish | ask | feedback | outputs``: what an application does, from a terminal."""
+"""``lifelong publish | ask | feedback | forget | outputs``: what an application does, from a terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import typer
 
 from lifelong.cli.addresses import DEFAULT_HOME, Home, find
 from lifelong.client import Client
-from lifelong.contracts.events import EVENT_TYPES, Document, EventData, Feedback, Message
+from lifelong.contracts.events import EVENT_TYPES, Document, EventData, Feedback, Forget, Message
 from lifelong.errors import DecodeError
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (publish, ask, feedback, outputs):
+    for command in (publish, ask, feedback, forget, outputs):
         app.command()(command)
 
 
@@ -124,6 +124,23 @@ def feedback(
         raise typer.BadParameter("give --correction, or --answer with --rating")
     data = Feedback(messages=(Message("user", question),), answer=answer, correction=correction, rating=rating)
     _publish(home, [data])
+
+
+def forget(
+    event_ids: Annotated[list[str] | None, typer.Argument(help="Ids of events, as `publish` printed them.")] = None,
+    user: Annotated[str | None, typer.Option(help="All that is this user's.")] = None,
+    at_once: Annotated[
+        bool, typer.Option(help="Answer from before it was learnt until it is relearnt without: knows less meanwhile.")
+    ] = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Take something out again: from memory at once, from the weights as soon as they are relearnt without it.
+
+    Prints the id of the event; `lifelong lineage --event` shows when what it names was forgotten.
+    """
+    if not event_ids and user is None:
+        raise typer.BadParameter("give ids of events, or --user")
+    _publish(home, [Forget(event_ids=tuple(event_ids or ()), user=user, at_once=at_once)])
 
 
 def outputs(

@@ -117,8 +117,13 @@ class Trainer:
         waited = {"queue_seconds": max(0.0, now - linger - oldest), "linger_seconds": linger}
         return self._candidate(report, trigger, parent, epoch, waited)
 
-    def return_to(self, start: Manifest | None, files: Mapping[str, bytes]) -> None:
+    def return_to(
+        self, start: Manifest | None, files: Mapping[str, bytes], anchors: Sequence[Sample] | None = None
+    ) -> None:
         """Take up an older version, or (``None``) the beginning, to relearn what follows. What waits goes on waiting.
+
+        Args:
+            anchors: of the line, where it was neither begun nor restored here.
 
         Raises as ``restore``.
         """
@@ -126,7 +131,7 @@ class Trainer:
         if start is not None:
             self._return_to(start, files)
         else:
-            self._begin_anew()
+            self._begin_anew(self.schooling.anchors if anchors is None else anchors)
 
     def relearn(
         self, chapter: Chapter, unwanted: Sequence[Forget], on_step: Callable[[int], None] = lambda step: None
@@ -157,10 +162,9 @@ class Trainer:
         report = report._replace(verdict=Verdict(True, reason))
         return self._candidate(report, "forget", parent, epoch, {}, tuple(relearned))
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, anchors: Sequence[Sample]) -> None:
         """As before the first version: a fresh adapter, nothing known of any sample."""
         self.learner.reset()
-        anchors = self.schooling.anchors
         s = self.settings
         self.schooling = Schooling(self.learner, s.learning, s.gate, self._probes, self._clock)
         self.schooling.begin(s.trainer.anchor_prompts, anchors)

@@ -78,13 +78,15 @@ class Schooling:
         self._general_losses: dict[str, float] = {}
         self._general_base: dict[str, float] = {}
 
-    def begin(self, prompts: Sequence[str], anchors: Sequence[Sample] = ()) -> None:
+    def begin(self, prompts: Sequence[str], anchors: Sequence[Sample] | None = None) -> None:
         """A line that has no versions yet: the base's answers are taken down before anything changes.
 
         Args:
             anchors: as they were taken down when the line began; without, they are made now.
         """
-        self.anchors = list(anchors) or anchor.make_anchors(self._learner.base_answers, prompts or anchor.PROMPTS)
+        if anchors is None:
+            anchors = anchor.make_anchors(self._learner.base_answers, prompts or anchor.PROMPTS)
+        self.anchors = list(anchors)
         self._general_base = self._evaluate(anchor.judged(self.anchors))
         self._general_losses = dict(self._general_base)
         self._held_out_losses = self._evaluate(self._probes)

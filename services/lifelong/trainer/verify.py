@@ -76,8 +76,8 @@ def verify(
     start, files = (None, {}) if from_base else _start(registry, manifest)
     batches = batches_since(registry, manifest, start.number if start else 0)
     with _as_learnt(manifest):
-        trainer = _trainer(manifest, as_recorded(model, manifest), load, _anchors(registry, manifest))
-        trainer.return_to(start, files)
+        trainer = _trainer(manifest, as_recorded(model, manifest), load)
+        trainer.return_to(start, files, _anchors(registry, manifest))
         forgets = {c.manifest.number: c.forgets for c in history.chapters(start, batches) if c.forgets}
         plan = Plan(start, batches, forgets)
         num_samples = 0
@@ -107,12 +107,11 @@ def _anchors(registry: Registry, manifest: Manifest) -> list[Sample]:
             return unpack_samples(registry.weights(version, ANCHORS_FILE), ANCHORS_FILE)
         except CorruptVersionError:
             continue
-    return []
+    key = version_key(manifest.line, manifest.number)
+    raise CorruptVersionError(f"neither {key} nor any version that it comes from has its files any more")
 
 
-def _trainer(
-    manifest: Manifest, model: ModelSettings, load: Callable[[ModelSettings], BaseModel], anchors: list[Sample]
-) -> Trainer:
+def _trainer(manifest: Manifest, model: ModelSettings, load: Callable[[ModelSettings], BaseModel]) -> Trainer:
     learning, gate, adapter = learning_of(manifest), gate_of(manifest), adapter_of(manifest)
     if gate.probes:
         probes_sha256 = hashlib.sha256(_read(gate.probes)).hexdigest()
@@ -120,9 +119,7 @@ def _trainer(
             raise ConfigError("gate.probes", f"{gate.probes} is not what it was when the version was learnt")
     learner = AdapterLearner(load(model), adapter, seed=learning.seed, max_tokens=learning.max_tokens)
     settings = Settings(model=model, adapter=adapter, learning=learning, gate=gate)
-    trainer = Trainer(learner, settings, read_probes(gate.probes), SystemClock())
-    trainer.schooling.anchors = anchors
-    return trainer
+    return Trainer(learner, settings, read_probes(gate.probes), SystemClock())
 
 
 def _read(path: str) -> bytes:
