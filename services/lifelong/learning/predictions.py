@@ -37,10 +37,11 @@ class Predictions(NamedTuple):
 
 def keep(logits_NV: Tensor, targets_N: Tensor, num_kept: int) -> Predictions:
     """The ``num_kept`` likeliest tokens besides the true one, or as many as there are."""
-    logprobs_NV = F.log_softmax(_without_gold(logits_NV.detach(), targets_N), dim=-1)
-    top = logprobs_NV.topk(min(num_kept, logits_NV.shape[1] - 1), dim=-1)
+    others_NV = logits_NV.detach().float().scatter(1, targets_N[:, None], _AS_GOOD_AS_NOTHING)
+    top = others_NV.topk(min(num_kept, logits_NV.shape[1] - 1), dim=-1)
+    logprobs_NK = top.values - others_NV.logsumexp(dim=-1, keepdim=True)
     # Below this lies less than exp(-60000).
-    return Predictions(top.indices.int().cpu(), top.values.clamp(min=-6e4).half().cpu())
+    return Predictions(top.indices.int().cpu(), logprobs_NK.clamp(min=-6e4).half().cpu())
 
 
 def divergence(kept: Predictions, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -48,10 +49,9 @@ def divergence(kept: Predictions, logits_NV: Tensor, targets_N: Tensor) -> Tenso
     kept_log_NK = kept.logprobs_NK.to(logits_NV.device, torch.float32)
     kept_log_NK = kept_log_NK - kept_log_NK.logsumexp(dim=-1, keepdim=True).clamp(min=0)  # float16 may sum to above 1
     ids_NK = kept.ids_NK.to(logits_NV.device, torch.int64)
-    logits_NV = _without_gold(logits_NV.float(), targets_N)
-    rest_NV = logits_NV.scatter(1, ids_NK, _AS_GOOD_AS_NOTHING)
-    # "Something else" is one more token, as likely as all the others together.
-    events_NE = torch.cat([logits_NV.gather(1, ids_NK), rest_NV.logsumexp(dim=-1, keepdim=True)], dim=1)
+    # "Something else" is one more token, as likely together as all that are neither kept nor true.
+    rest_NV = logits_NV.scatter(1, torch.cat([ids_NK, targets_N[:, None]], dim=1), _AS_GOOD_AS_NOTHING)
+    events_NE = torch.cat([logits_NV.gather(1, ids_NK), rest_NV.logsumexp(dim=-1, keepdim=True)], dim=1).float()
     log_q_NE = F.log_softmax(events_NE, dim=-1)
     p_NK = kept_log_NK.exp()
     p_rest_N1 = (1 - p_NK.sum(dim=-1, keepdim=True)).clamp(min=0)
@@ -105,7 +105,3 @@ def from_tensors(state: Mapping[str, Tensor]) -> dict[str, Predictions]:
         if k.ids_NK.dim() != 2 or k.ids_NK.shape != k.logprobs_NK.shape:
             raise ValueError(f"{key}: shapes {tuple(k.ids_NK.shape)} and {tuple(k.logprobs_NK.shape)}")
     return kept
-
-
-def _without_gold(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    return logits_NV.scatter(1, targets_N[:, None], _AS_GOOD_AS_NOTHING)
