@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+N ?= 10
+WORLDS ?= 1
+LOG ?=
 SEEDS ?= 100
 FIRST ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test test-fast sim check fmt generate lock clean
+.PHONY: help install demo up down status test test-fast sim schedules check fmt generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +62,9 @@ test-fast: install ## The tests that need no server and no real model
 
 sim: install ## Runs of the real logic in which everything fails, each from a seed (SEEDS=1000 FIRST=0)
 	$(BIN)/python -m tests.simulation $(SEEDS) --first $(FIRST) $(ARGS)
+
+schedules: install ## Seeded faults against the real processes (N=10 FIRST=0 WORLDS=1 LOG=)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.schedules --first $(FIRST) --schedules $(N) --worlds $(WORLDS) $(if $(LOG),--log $(LOG))
 
 lock: install ## Resolve the dependencies again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra local --group dev pyproject.toml -o requirements/lock.txt
