@@ -123,7 +123,7 @@ class DistillerApp:
         self._show_version(state.live)
         if newest is not None:
             # A predecessor may have died between commit and announcement; to announce twice does no harm.
-            self._announce(newest, promoted=is_accepted(newest) and state.live == newest.number)
+            self._finish(newest, promoted=is_accepted(newest) and state.live == newest.number)
         samples = topics.SAMPLES.name
         self._source.seek({Partition(samples, number): at for number, at in distiller.positions.items()})
         log.info("at %s, layers %s of the base", version_key(self._line, self._number), list(models.kept_layers))
@@ -170,6 +170,8 @@ class DistillerApp:
             return None
         try:
             manifest = self._registry.manifest(line, live)
+            if not distiller.may_be_taught_by(manifest):
+                return None
             files = {name: self._registry.weights(manifest, name) for name in ADAPTER_FILES}
         except (CorruptVersionError, UnknownVersionError) as error:
             # It may have been replaced, and its files dropped, since the pointer was read.
@@ -207,7 +209,7 @@ class DistillerApp:
         else:
             state = self._insist(lambda: self._registry.state(self._line), writer, stop)
         promoted = accepted and state.live == manifest.number
-        self._insist(lambda: self._announce(manifest, promoted=promoted), writer, stop)
+        self._insist(lambda: self._finish(manifest, promoted=promoted), writer, stop)
         self._show_version(state.live)
         self._metrics.count(names.VERSIONS, line=self._line, verdict="accepted" if accepted else "rejected")
         verdict = manifest.verdict
@@ -243,6 +245,12 @@ class DistillerApp:
             else:
                 self._health.failure = None
                 return result
+
+    def _finish(self, manifest: Manifest, *, promoted: bool) -> None:
+        """What is left to do when a version is there and its pointer has moved; may be done twice."""
+        self._announce(manifest, promoted=promoted)
+        if promoted and not manifest.parent and (gone := self._registry.drop_left_out(manifest)):
+            log.info("deleted the files of the versions that had learnt what was to be forgotten: %s", gone)
 
     def _announce(self, manifest: Manifest, *, promoted: bool) -> None:
         changes: list[Change] = ["committed" if is_accepted(manifest) else "rejected"]

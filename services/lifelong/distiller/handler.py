@@ -73,6 +73,8 @@ class Distiller:
         """Samples partition → the offset to read on from."""
         self.counts: Counter[str] = Counter()
         self._newest_event_time: float | None = None
+        self._forgotten_at: dict[int, int] = {}
+        """Source partition → where it was asked to forget what the student has learnt; it begins anew after that."""
         self._last_teacher: str | None = None
         self._last_change = self._last_round = now
 
@@ -84,7 +86,7 @@ class Distiller:
             return fate
         self.watermarks[record.source_partition] = record.to_offset
         if record.forget is not None:
-            self._forget(record.forget)
+            self._forget(record.forget, record.source_partition, record.to_offset)
         for sample in record.samples:
             if not self._is_able(sample):
                 continue
@@ -107,6 +109,10 @@ class Distiller:
         quiet = now - self._last_change >= self._settings.idle_seconds
         return quiet or now - self._last_round >= self._settings.interval_seconds
 
+    def may_be_taught_by(self, teacher: Manifest) -> bool:
+        """Whether the teacher has forgotten what the student has to forget."""
+        return all(teacher.watermarks.get(partition, 0) >= at for partition, at in self._forgotten_at.items())
+
     def note_teacher_changed(self, now: float) -> None:
         """The live version moved; a round waits until that has calmed down."""
         self._last_change = now
@@ -120,10 +126,18 @@ class Distiller:
     ) -> Round | None:
         """One round; ``None`` if it was ended early, with the student as it was.
 
+        A student that has learnt what has to be forgotten begins anew: then the parent of the version is 0, and what
+        it is judged by is the student as it was before it learnt anything.
+
         Args:
             draft: line, number, parent, teacher and so on; what was learned is filled in here.
             on_step: called before each step; false ends the round early.
         """
+        as_it_was = self._snapshot()
+        if self._forgotten_at:
+            draft = msgspec.structs.replace(draft, parent=0)
+            self._student.reset()
+            self._optimizer = self._fresh_optimizer()
         parent = self._snapshot()
         judged = self._judged.samples or self._buffer.draw(self._settings.judged_samples, version=0)
         before = score(teacher, self._student, judged, self._settings)
@@ -136,8 +150,9 @@ class Distiller:
             on_step,
         )
         if num_tokens is None:
-            self._restore_snapshot(parent)
+            self._restore_snapshot(as_it_was)
             return None
+        self._forgotten_at.clear()
         after = score(teacher, self._student, judged, self._settings)
         verdict = self._judge(before, after)
         if not verdict.accepted:
@@ -179,10 +194,16 @@ class Distiller:
             log.warning("sample %s of event %s cannot be distilled on: %s", sample.id, sample.event_id, error)
             return False
 
-    def _forget(self, forget: Forget) -> None:
-        """Not to be distilled on again. What the student has of it already goes with the teacher's next version."""
-        for kept in (self._buffer, self._judged):
-            kept.remove(lambda sample: must_be_forgotten(sample, forget))
+    def _forget(self, forget: Forget, partition: int, to_offset: int) -> None:
+        removed = [
+            name
+            for kept in (self._buffer, self._judged)
+            for name in kept.remove(lambda sample: must_be_forgotten(sample, forget))
+        ]
+        # Of what has been in the buffer and is no more nobody knows whose it was.
+        has_lost_track = sum(self._buffer.state().seen.values()) > self._buffer.capacity
+        if removed or has_lost_track:
+            self._forgotten_at[partition] = to_offset
 
     def _judge(self, before: Scores, after: Scores) -> Verdict:
         was, is_now = before.loss(self._settings), after.loss(self._settings)

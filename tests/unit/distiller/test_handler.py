@@ -147,3 +147,37 @@ def test_what_must_be_forgotten_is_not_distilled_on(new_distiller: Any, new_samp
     state = msgspec.json.decode(distiller._files()["buffer.json"], type=handler.BufferState)
     left = {sample.event_id for sample in (*state.samples, *state.judged)}
     assert left == {"e2", "e4", "e6", "e8"}
+
+
+def test_a_student_that_has_learnt_what_must_be_forgotten_begins_anew(
+    new_distiller: Any, new_sample: Any, teacher: Any
+) -> None:
+    distiller = new_distiller()
+    users = {3: "ann"}
+    for number in range(12):
+        distiller.take(record(number, [new_sample(number, user=users.get(number))]), 0, number, 0.0)
+    first = distiller.learn(teacher, draft(), 100.0, lambda step: True)
+    distiller.take(record(12, outcome="forget", forget=Forget(user="ann")), 0, 12, 0.0)
+    assert not distiller.may_be_taught_by(msgspec.structs.replace(draft(), watermarks={0: 12}))
+    assert distiller.may_be_taught_by(msgspec.structs.replace(draft(), watermarks={0: 13}))
+    again = distiller.learn(teacher, draft(number=2, teacher="lifelong@2"), 200.0, lambda step: True)
+
+    never_saw = new_distiller()
+    for number in range(12):
+        samples = [] if number in users else [new_sample(number)]
+        never_saw.take(record(number, samples, outcome="sample" if samples else "memory-only"), 0, number, 0.0)
+    expected = never_saw.learn(teacher, draft(number=2, teacher="lifelong@2"), 200.0, lambda step: True)
+    assert (first.manifest.parent, again.manifest.parent) == (0, 0)
+    assert again.manifest.weights_sha256 != first.manifest.weights_sha256
+    kept = msgspec.json.decode(again.files["buffer.json"], type=handler.BufferState)
+    assert {sample.event_id for sample in (*kept.samples, *kept.judged)} == {f"e{n}" for n in range(12) if n != 3}
+    assert again.before == expected.before
+
+
+def test_a_student_that_knew_nothing_of_it_goes_on(new_distiller: Any, new_sample: Any, teacher: Any) -> None:
+    distiller = new_distiller()
+    fill(distiller, new_sample, range(12))
+    distiller.learn(teacher, draft(), 100.0, lambda step: True)
+    distiller.take(record(12, outcome="forget", forget=Forget(user="bob")), 0, 12, 0.0)
+    assert distiller.may_be_taught_by(msgspec.structs.replace(draft(), watermarks={}))
+    assert distiller.learn(teacher, draft(number=2), 200.0, lambda step: True).manifest.parent == 1
