@@ -74,7 +74,9 @@ def kept(registry: Registry, line: str) -> list[int]:
 
 def test_a_new_line_is_the_base_model(registry: Registry, fresh_line: str) -> None:
     assert registry.newest(fresh_line) is None
-    assert registry.state(fresh_line) == PointerState()
+    state = registry.state(fresh_line)
+    assert state.restored
+    assert state == PointerState(restored=state.restored)
     assert registry.versions(fresh_line) == []
     assert registry.release(fresh_line).live == 0
     assert registry.prune(fresh_line, 2) == []

@@ -61,7 +61,7 @@ def test_nothing_is_known_at_first(pointers: Pointers, fresh_line: str) -> None:
 
 
 def test_restore_only_where_there_is_nothing(pointers: Pointers, fresh_line: str) -> None:
-    state = PointerState(live=4, candidate=5, epoch=3, held=True, moved=1234.5678901)
+    state = PointerState(live=4, candidate=5, epoch=3, held=True, moved=1234.5678901, restored="r")
     assert pointers.restore(fresh_line, state) == state
     assert pointers.read(fresh_line) == state
     assert pointers.restore(fresh_line, PointerState(live=1)) == state

@@ -92,5 +92,5 @@ class ServerApp:
 
     def _refresh(self) -> None:
         self.versions.refresh()
-        for line, epoch in self.versions._epochs.items():
-            self._note_epoch(line, epoch)
+        for line, (restored, epoch) in self.versions._epochs.items():
+            self._note_epoch(f"{line} {restored}", epoch)

@@ -196,7 +196,8 @@ class World:
             chain = books.chain(line)
             accepted = next((manifest.number for manifest in chain if is_accepted(manifest)), None)
             state = self.pointers.read(line)
-            if accepted is not None and (state is None or state.live != accepted):
+            # Where there are no pointers, whoever looks makes them.
+            if accepted is not None and state is not None and state.live != accepted:
                 return f"{version_key(line, accepted)} is not live, {state} is"
             for slot in self.slots:
                 if slot.kind == "server" and state is not None and slot.app is not None:
@@ -481,8 +482,14 @@ def _is_expected(error: BaseException, faults: Faults) -> bool:
     """Whether a process may end so; a supervisor starts it again."""
     if isinstance(error, FencedError | UnreachableError):
         return True
+    if type(error) is not RegistryError:
+        return False
     disk_failed = any(what.startswith("fail") and " disk." in place for what, place in faults.hits)
-    return type(error) is RegistryError and disk_failed
+    # A successor has cleared away what this one was still writing.
+    is_cleared = isinstance(error.__cause__, FileNotFoundError)
+    # Between two looks at the pointers.
+    is_lost = "nothing is known of line" in str(error) and ("pointers lost", "world") in faults.hits
+    return disk_failed or is_cleared or is_lost
 
 
 def partition_of(topic: str, number: int) -> Partition:

@@ -78,7 +78,8 @@ class Versions:
         self._pinned: OrderedDict[str, Generation] = OrderedDict()
         self._manifests: dict[str, Manifest | None] = {}
         self._students: dict[str, BaseModel] = {}
-        self._epochs: dict[str, int] = {}
+        self._epochs: dict[str, tuple[str, int]] = {}
+        """Line → when its pointers were restored, and the newest epoch seen since."""
         self._live: dict[str, int] = {}
         self._followed: set[str] = set()
         self._retry_seconds = retry_seconds
@@ -106,9 +107,11 @@ class Versions:
         self._forget_manifests()
 
     def _refresh(self, line: str, state: PointerState) -> None:
-        if state.epoch < self._epochs.get(line, 0):
-            raise RegistryError(f"the pointer is of epoch {state.epoch}, {self._epochs[line]} was seen: not followed")
-        self._epochs[line] = state.epoch
+        restored, seen = self._epochs.get(line, (state.restored, 0))
+        # Pointers that were lost and made from the manifests again know nothing of epochs without a version.
+        if state.epoch < seen and state.restored == restored:
+            raise RegistryError(f"the pointer is of epoch {state.epoch}, {seen} was seen: not followed")
+        self._epochs[line] = state.restored, state.epoch
         self._live[line] = state.live
         is_first_look = line not in self._followed
         self._followed.add(line)

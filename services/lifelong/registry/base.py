@@ -31,6 +31,9 @@ class PointerState(msgspec.Struct, frozen=True):
     """An operator chose the live version: promotions move only the candidate until released."""
     moved: float = 0.0
     """Seconds since 1970 of the last move of ``live``."""
+    restored: str = ""
+    """Unlike that of any other time when the pointers were made from the manifests. Epochs of pointers that differ in
+    it cannot be compared: those that were taken and never committed anything are lost with the store."""
 
     @property
     def withdrawn(self) -> bool:

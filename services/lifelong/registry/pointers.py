@@ -47,7 +47,7 @@ if redis.call('HGET', KEYS[1], 'writer') == ARGV[1] then redis.call('HSET', KEYS
 
 _STATE = """
 local function state()
-  return redis.call('HMGET', KEYS[1], 'live', 'candidate', 'epoch', 'held', 'moved')
+  return redis.call('HMGET', KEYS[1], 'live', 'candidate', 'epoch', 'held', 'moved', 'restored')
 end
 local function set_live(number, now)
   if redis.call('HGET', KEYS[1], 'live') ~= number then
@@ -83,7 +83,8 @@ _RESTORE = (
     + """
 if redis.call('HEXISTS', KEYS[1], 'live') == 0 then
   local epoch = math.max(tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0'), tonumber(ARGV[3]))
-  redis.call('HSET', KEYS[1], 'live', ARGV[1], 'candidate', ARGV[2], 'epoch', epoch, 'held', ARGV[4], 'moved', ARGV[5])
+  redis.call('HSET', KEYS[1], 'live', ARGV[1], 'candidate', ARGV[2], 'epoch', epoch, 'held', ARGV[4], 'moved', ARGV[5],
+    'restored', ARGV[6])
 end
 return state()
 """
@@ -105,7 +106,7 @@ class RedisPointers:
         self._restore = self._redis.register_script(_RESTORE)
 
     def read(self, line: str) -> PointerState | None:
-        names = ["live", "candidate", "epoch", "held", "moved"]
+        names = ["live", "candidate", "epoch", "held", "moved", "restored"]
         with redis_errors(self._url):
             values: Any = self._redis.hmget(redis_keys.pointers(line), names)
         return _state(values) if values[0] is not None else None
@@ -144,7 +145,8 @@ class RedisPointers:
             return _known(line, self._set_live(_keys(line), [number, int(held), repr(now)]))
 
     def restore(self, line: str, state: PointerState) -> PointerState:
-        values: list[int | str] = [state.live, state.candidate, state.epoch, int(state.held), repr(state.moved)]
+        numbers = [state.live, state.candidate, state.epoch, int(state.held)]
+        values: list[int | str] = [*numbers, repr(state.moved), state.restored]
         with redis_errors(self._url):
             return _known(line, self._restore(_keys(line), values))
 
@@ -167,5 +169,5 @@ def _known(line: str, reply: Any) -> PointerState:
 
 
 def _state(values: list[bytes | None]) -> PointerState:
-    live, candidate, epoch, held, moved = (value or b"0" for value in values)
-    return PointerState(int(live), int(candidate), int(epoch), held == b"1", float(moved))
+    live, candidate, epoch, held, moved = (value or b"0" for value in values[:5])
+    return PointerState(int(live), int(candidate), int(epoch), held == b"1", float(moved), (values[5] or b"").decode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -89,6 +90,7 @@ class Registry:
             candidate=number,
             epoch=newest.epoch if newest else 0,
             moved=accepted.created if accepted else 0.0,
+            restored=secrets.token_hex(4),
         )
         return self.pointers.restore(line, restored)
 

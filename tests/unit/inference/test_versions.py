@@ -21,6 +21,7 @@ from lifelong.model.base import view_of
 from lifelong.model.settings import AdapterSettings
 from lifelong.model.student import build_student
 from lifelong.model.tokenise import encode_prompt
+from lifelong.registry.local import LocalPointers
 
 LINE = "lifelong"
 
@@ -270,6 +271,21 @@ def test_a_pointer_of_an_older_epoch_is_not_followed(server: Any) -> None:
     server.versions.refresh()
     assert answer(server, ask(1)).version == "lifelong@1"
     assert "epoch" in server.versions.trouble[LINE]
+
+
+def test_pointers_that_were_lost_may_be_of_an_older_epoch(server: Any) -> None:
+    """Writers that came and went without a version leave no trace but in the pointers."""
+    server.versions.refresh()
+    pointers = LocalPointers(server.registry.clock)
+    server.registry.pointers = pointers
+    for _ in range(3):
+        epoch = pointers.acquire(LINE, "w", 1.0, 0)
+        pointers.release(LINE, "w")
+    server.versions.refresh()
+    assert (pointers.read(LINE).epoch, server.versions.trouble) == (epoch, {})
+    pointers._lines.clear()
+    server.versions.refresh()
+    assert (pointers.read(LINE).epoch < epoch, server.versions.trouble) == (True, {})
 
 
 class _Fixed:
