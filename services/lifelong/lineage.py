@@ -6,15 +6,15 @@ offset. So from a version to its events there is nothing to be searched; from th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+import bisect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Literal
 
 import msgspec
 
 from lifelong.contracts import topics
 from lifelong.contracts.codec import decode
-from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Outcome, SampleRecord, must_be_forgotten
 from lifelong.contracts.versions import Manifest
 from lifelong.errors import DecodeError, LifelongError
@@ -38,6 +38,10 @@ class Place(msgspec.Struct, frozen=True, order=True):
     partition: int
     offset: int
     topic: str = topics.EVENTS.name
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.partition, self.offset
 
 
 class Lesson(msgspec.Struct, frozen=True):
@@ -106,7 +110,7 @@ def of_event(
     event_id: str | None = None,
     place: Place | None = None,
 ) -> EventLineage:
-    """What became of an event, by its id or its place (faster: the topic need not be searched from its beginning).
+    """What became of an event, by its id or its place (quicker: the topic need not be searched from its beginning).
 
     Args:
         newest: version of the line.
@@ -115,19 +119,30 @@ def of_event(
     Raises:
         UnknownEventError. UnreachableError. UnknownVersionError, CorruptVersionError.
     """
-    with closing(open_source()) as source:
-        record, forgets = _search(source, event_id, place)
-    place = Place(record.source_partition, record.to_offset - 1)
     chain = list(ancestors(registry, newest))[::-1] if newest else []
-    first = _first_with(registry, chain, place)
-    fate = _fate(first, record)
-    versions: list[int] = []
-    without = None
-    if first is not None and fate == "trained":
-        without = _version_without(chain, first, record, forgets)
-        # Those that had it until it was forgotten are ancestors of no version any more.
-        numbers = without.relearned if without else [version.number for version in chain]
-        versions = [number for number in numbers if number >= first.number]
+    batches = [batch for version in chain for batch in _steps(registry, version)]
+    with closing(open_source()) as source:
+        if place is None:
+            record = _find(source, {}, lambda r: r.event_id == event_id and r.outcome != "duplicate")
+        else:
+            index, wanted = _index(batches, place), place.key
+            before = batches[index - 1].positions if index else {}
+            record = _find(source, before, lambda r: (r.source_partition, r.to_offset - 1) == wanted)
+        if record is None:
+            what = f"id {event_id!r}" if place is None else f"place {place.partition}:{place.offset}"
+            raise UnknownEventError(f"no event with the {what} is in {topics.SAMPLES.name}, or it is too long ago")
+        place = Place(record.source_partition, record.to_offset - 1)
+        index = _index(batches, place)
+        first = batches[index] if index < len(batches) else None
+        fate = _fate(first, record)
+        versions: list[int] = []
+        without = None
+        if first is not None and fate == "trained":
+            relearnt = [version for version in chain if first.number in version.relearned]
+            without = next((version for version in relearnt if _is_meant(source, batches, version, record)), None)
+            # Those that had it until it was forgotten are ancestors of no version any more.
+            numbers = without.relearned if without else [version.number for version in chain]
+            versions = [number for number in numbers if number >= first.number]
     return EventLineage(
         record.event_id,
         place,
@@ -138,6 +153,48 @@ def of_event(
         versions,
         without.number if without else None,
     )
+
+
+def _steps(registry: Registry, version: Manifest) -> list[Manifest]:
+    """The micro-batches that lead to the version from its parent, oldest first."""
+    return [*(registry.manifest(version.line, number) for number in version.relearned), version]
+
+
+def _index(batches: Sequence[Manifest], place: Place) -> int:
+    """Of the micro-batch whose source ranges have it; their number: none has."""
+    return bisect.bisect_right(batches, place.offset, key=lambda batch: batch.watermarks.get(place.partition, 0))
+
+
+def _find(source: Source, positions: Mapping[int, int], is_it: Callable[[SampleRecord], bool]) -> SampleRecord | None:
+    return next((record for record in _records(source, positions) if is_it(record)), None)
+
+
+def _is_meant(source: Source, batches: Sequence[Manifest], version: Manifest, record: SampleRecord) -> bool:
+    """Whether it was this event, and not only another, that the version was made to forget."""
+    before = batches[batches.index(version) - 1]
+    left = {p: to for p, to in version.watermarks.items() if to > before.watermarks.get(p, 0)}
+    for account in _records(source, before.positions):
+        end = left.get(account.source_partition, 0)
+        forget = account.forget if account.to_offset <= end else None
+        if forget is not None and any(must_be_forgotten(sample, forget) for sample in record.samples):
+            return True
+        if account.to_offset >= end:
+            left.pop(account.source_partition, None)
+        if not left:
+            break
+    return False
+
+
+def _records(source: Source, positions: Mapping[int, int]) -> Iterator[SampleRecord]:
+    """All accounts from these positions on, or from what is left of them, to the end as it is now."""
+    ends = source.end_positions()
+    at = {p: max(first, positions.get(p.number, 0)) for p, first in source.first_positions().items()}
+    source.seek(at)
+    while any(at[partition] < end for partition, end in ends.items()):
+        for record in source.poll(_POLL_SECONDS, _MAX_RECORDS):
+            at[Partition(record.topic, record.partition)] = record.offset + 1
+            with suppress(DecodeError):
+                yield decode(record.value, SampleRecord)
 
 
 def _batches(registry: Registry, manifest: Manifest) -> Iterator[Manifest]:
@@ -161,45 +218,6 @@ def _places(sample_ids: Sequence[str]) -> list[Place]:
     return list(dict.fromkeys(Place(int(partition), int(offset)) for partition, offset, _ in parts))
 
 
-def _search(source: Source, event_id: str | None, place: Place | None) -> tuple[SampleRecord, list[Forget]]:
-    """The account of the event, the first one there is, and all requests to forget of the topic."""
-    ends = source.end_positions()
-    positions = dict(source.first_positions())
-    source.seek(positions)
-    found: SampleRecord | None = None
-    forgets: list[Forget] = []
-    while any(positions[partition] < end for partition, end in ends.items()):
-        for record in source.poll(_POLL_SECONDS, _MAX_RECORDS):
-            positions[Partition(record.topic, record.partition)] = record.offset + 1
-            try:
-                account = decode(record.value, SampleRecord)
-            except DecodeError:
-                continue
-            if account.forget is not None:
-                forgets.append(account.forget)
-            if place is not None:
-                is_it = account.source_partition == place.partition and account.to_offset == place.offset + 1
-            else:
-                is_it = account.event_id == event_id and account.outcome != "duplicate"
-            if is_it and found is None:
-                found = account
-    if found is None:
-        what = f"id {event_id!r}" if place is None else f"place {place.partition}:{place.offset}"
-        raise UnknownEventError(f"no event with the {what} is in {topics.SAMPLES.name}, or it is too long ago")
-    return found, forgets
-
-
-def _first_with(registry: Registry, chain: Sequence[Manifest], place: Place) -> Manifest | None:
-    """The micro-batch whose source ranges have it."""
-    for version in chain:
-        if version.watermarks.get(place.partition, 0) > place.offset:
-            for number in (*version.relearned, version.number):
-                batch = registry.manifest(version.line, number)
-                if batch.watermarks.get(place.partition, 0) > place.offset:
-                    return batch
-    return None
-
-
 def _fate(first: Manifest | None, record: SampleRecord) -> Fate:
     if first is None:
         return "pending"
@@ -207,12 +225,3 @@ def _fate(first: Manifest | None, record: SampleRecord) -> Fate:
     if any(ids & set(batch.samples) for batch in first.batches):
         return "trained" if first.verdict is None or first.verdict.accepted else "rejected"
     return "held out" if any(ids & set(batch.held_out) for batch in first.batches) else "left out"
-
-
-def _version_without(
-    chain: Sequence[Manifest], first: Manifest, record: SampleRecord, forgets: Sequence[Forget]
-) -> Manifest | None:
-    """The version for which its micro-batch was learnt again because it had to be forgotten."""
-    if not any(must_be_forgotten(sample, forget) for sample in record.samples for forget in forgets):
-        return None
-    return next((version for version in chain if first.number in version.relearned), None)
