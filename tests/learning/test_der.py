@@ -21,7 +21,7 @@ def moved(learner):
 
 def test_the_loss_of_an_old_sample_is_the_equation():
     learner = ToyLearner()
-    der = DarkReplay(alpha=0.3, num_kept=100)
+    der = DarkReplay(alpha=0.7, beta=0.3, num_kept=100)
     old, unknown = [toy_sample(1, "12345"), toy_sample(2, "6")], toy_sample(3)
     before = [learner.logits([sample]).logits_NV for sample in old]
     der.end(learner, old, 1)
@@ -38,7 +38,7 @@ def test_the_loss_of_an_old_sample_is_the_equation():
 
 
 def test_right_after_it_was_learnt_only_the_label_pulls():
-    learner, der, sample = ToyLearner(), DarkReplay(alpha=0.25), toy_sample(1)
+    learner, der, sample = ToyLearner(), DarkReplay(alpha=0.75, beta=0.25), toy_sample(1)
     der.end(learner, [sample], 1)
     gradients = []
     for is_dark in (False, True):
@@ -54,7 +54,7 @@ def test_right_after_it_was_learnt_only_the_label_pulls():
 
 
 def test_what_is_relearnt_is_remembered_anew():
-    learner, der, sample = ToyLearner(), DarkReplay(), toy_sample(1)
+    learner, der, sample = ToyLearner(), DarkReplay(alpha=0.5), toy_sample(1)
     der.end(learner, [sample], 1)
     first = der.state()
     moved(learner)
@@ -65,14 +65,14 @@ def test_what_is_relearnt_is_remembered_anew():
 
 
 def test_what_is_forgotten_leaves_nothing():
-    learner, der = ToyLearner(), DarkReplay()
+    learner, der = ToyLearner(), DarkReplay(alpha=0.5)
     der.end(learner, [toy_sample(1), toy_sample(2)], 1)
     der.keep({"0-2-0"})
     assert sorted(der.state()) == ["ids/0-2-0", "logprobs/0-2-0"]
 
 
 def test_the_bases_answers_can_be_kept():
-    learner, der, sample = ToyLearner(), DarkReplay(alpha=0.0), toy_sample(1)
+    learner, der, sample = ToyLearner(), DarkReplay(alpha=1.0, beta=0.0), toy_sample(1)
     der.remember(learner, [sample], base=True)
     as_base = learner.logits([sample], base=True)
     found = der.loss(learner, [sample], as_base, sample_losses(as_base, 1))
@@ -80,7 +80,7 @@ def test_the_bases_answers_can_be_kept():
 
 
 def test_predictions_of_another_text_are_refused():
-    learner, der, sample = ToyLearner(), DarkReplay(), toy_sample(1, "123")
+    learner, der, sample = ToyLearner(), DarkReplay(alpha=0.5), toy_sample(1, "123")
     der.end(learner, [sample], 1)
     longer = msgspec.structs.replace(sample, messages=toy_sample(1, "1234").messages)
     predicted = learner.logits([longer])
@@ -88,6 +88,6 @@ def test_predictions_of_another_text_are_refused():
         der.loss(learner, [longer], predicted, sample_losses(predicted, 1))
 
 
-def test_alpha_outside_of_its_range_is_refused():
-    with pytest.raises(ValueError, match="alpha"):
-        DarkReplay(alpha=1.5)
+def test_negative_weights_are_refused():
+    with pytest.raises(ValueError, match="negative"):
+        DarkReplay(alpha=-0.5)

@@ -65,7 +65,7 @@ def test_the_gradient_of_the_penalty_is_lambda_f_times_the_distance():
 
 def test_it_is_not_zero_once_something_moved_and_zero_before():
     learner = ToyLearner()
-    ewc = Ewc(learner.parameters, strength=100.0)
+    ewc = Ewc(learner.parameters, strength=100.0, every=1)
     assert ewc.penalty(learner).item() == 0
     ewc.end(learner, SAMPLES, 1)
     assert ewc.penalty(learner).item() == 0
@@ -123,6 +123,26 @@ def test_online_the_past_fades_and_the_anchor_is_the_newest():
     for name, parameter in learner.parameters.items():
         torch.testing.assert_close(state[f"fisher.{name}"], 0.9 * first[name] / norms[0] + second[name] / norms[1])
         assert torch.equal(state[f"anchor.{name}"], parameter)
+
+
+def test_a_task_is_all_that_was_learnt_since_it_settled():
+    learner = ToyLearner()
+    ewc, anchor = Ewc(learner.parameters, strength=1.0, every=3, normalise=False, decay=0.5), copy_of(learner)
+    by_hand = {name: torch.zeros_like(p) for name, p in anchor.items()}
+    for version in range(3):
+        assert same({name: ewc.state()[f"anchor.{name}"] for name in anchor}, anchor)
+        shift(learner, 0.1, seed=version)
+        samples = SAMPLES[:2] if version == 1 else SAMPLES[:1]
+        for name, f in fisher(learner, samples).items():
+            by_hand[name] += f * len(samples) / 4
+        ewc.end(learner, samples, version)
+    state = ewc.state()
+    for name, parameter in learner.parameters.items():
+        torch.testing.assert_close(state[f"fisher.{name}"], by_hand[name])
+        assert torch.equal(state[f"anchor.{name}"], parameter)
+        assert not state[f"collected.{name}"].any()
+    ewc.settle(learner)  # nothing new to hold
+    assert same(ewc.state(), state)
 
 
 def test_samples_without_a_gradient_say_nothing():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.learning.toy import ToyLearner, toy_sample
+from tests.learning.toy import ToyLearner, copy_of, same, toy_sample
 from torch.nn import functional as F
 
 from lifelong.learning.distill import distill_loss
@@ -53,7 +53,8 @@ def test_the_base_is_asked_once_a_micro_batch_and_sample():
 
 
 def test_lwf_is_the_kl_to_the_softened_answers_of_before_and_leaves_old_samples_alone():
-    learner, method, temperature = ToyLearner(), LearningWithoutForgetting(strength=0.5, num_kept=100), 2.0
+    learner, temperature = ToyLearner(), 2.0
+    method = LearningWithoutForgetting(learner.parameters, strength=0.5, num_kept=100)
     before_NV = learner.logits(SAMPLES[:1]).logits_NV.detach()
     method.begin(learner, SAMPLES[:1], 1)
     moved(learner)
@@ -72,7 +73,8 @@ def test_the_paper_s_loss_has_the_same_gradient():
     """-Σ y'_before ln y'_now over the tokens besides the true one, at temperature 2."""
     gradients = []
     for is_paper in (False, True):
-        learner, method = ToyLearner(), LearningWithoutForgetting(strength=1.0, num_kept=100)
+        learner = ToyLearner()
+        method = LearningWithoutForgetting(learner.parameters, strength=1.0, num_kept=100)
         sample = SAMPLES[1]
         before_NV = learner.logits([sample]).logits_NV.detach()
         method.begin(learner, [sample], 1)
@@ -95,7 +97,8 @@ def test_the_paper_s_loss_has_the_same_gradient():
 
 
 def test_before_anything_moved_lwf_pulls_nowhere():
-    learner, method = ToyLearner(), LearningWithoutForgetting(strength=10.0)
+    learner = ToyLearner()
+    method = LearningWithoutForgetting(learner.parameters, strength=10.0)
     method.begin(learner, SAMPLES, 1)
     predicted = learner.logits(SAMPLES)
     ce_S = sample_losses(predicted, 2)
@@ -104,4 +107,21 @@ def test_before_anything_moved_lwf_pulls_nowhere():
 
 def test_a_temperature_of_nothing_is_refused():
     with pytest.raises(ValueError, match="temperature"):
-        LearningWithoutForgetting(strength=1.0, temperature=0.0)
+        LearningWithoutForgetting({}, strength=1.0, temperature=0.0)
+
+
+def test_the_teacher_stays_for_some_versions_and_the_model_is_left_as_it_was():
+    learner = ToyLearner()
+    method = LearningWithoutForgetting(learner.parameters, strength=1.0, every=2, num_kept=100)
+    kls = []
+    for version in range(4):
+        before = copy_of(learner)
+        method.begin(learner, SAMPLES, version)
+        assert same(copy_of(learner), before)
+        predicted = learner.logits(SAMPLES)
+        kls.append(method.loss(learner, SAMPLES, predicted, torch.zeros(2)).sum().item())
+        method.end(learner, SAMPLES, version)
+        moved(learner)
+    assert kls[0] == pytest.approx(0.0, abs=1e-2)
+    assert kls[2] == pytest.approx(0.0, abs=1e-2)
+    assert kls[1] > 0.1

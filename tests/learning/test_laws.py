@@ -33,14 +33,18 @@ Make = Callable[[object], Recipe]
 METHODS: dict[str, tuple[Callable[..., Method], Callable[..., Method] | None]] = {
     "ema": (lambda p: Ema(p, decay=0.9), lambda p: Ema(p, decay=0.0)),
     "ema by versions": (lambda p: Ema(p, decay=0.7, every="version"), None),
-    "der": (lambda p: DarkReplay(alpha=0.3, num_kept=4), lambda p: DarkReplay(alpha=1.0)),
+    "der": (lambda p: DarkReplay(alpha=0.7, beta=0.3, num_kept=4), lambda p: DarkReplay(alpha=0.0)),
     "ewc": (
-        lambda p: Ewc(p, strength=20.0, centre="mean", decay=1.0, labels="model", max_samples=1),
+        lambda p: Ewc(p, strength=20.0, centre="mean", decay=1.0, labels="model", max_samples=1, every=1),
         lambda p: Ewc(p, strength=0.0),
     ),
-    "online ewc": (lambda p: Ewc(p, strength=20.0, decay=0.9), None),
+    "online ewc": (lambda p: Ewc(p, strength=20.0, decay=0.9, every=2), None),
     "kl to base": (lambda p: KlToBase(strength=0.5), lambda p: KlToBase(strength=0.0)),
-    "lwf": (lambda p: LearningWithoutForgetting(strength=1.0), lambda p: LearningWithoutForgetting(strength=0.0)),
+    "lwf": (
+        lambda p: LearningWithoutForgetting(p, strength=1.0, every=2),
+        lambda p: LearningWithoutForgetting(p, strength=0.0),
+    ),
+    "lwf from just before": (lambda p: LearningWithoutForgetting(p, strength=1.0, every=1), None),
     "dynamic evaluation": (lambda p: DynamicEvaluation(p, decay=0.1), lambda p: DynamicEvaluation(p, decay=0.0)),
     "multi-frequency": (
         lambda p: MultiFrequency(p, periods=by_layer(p, (3, 1))),

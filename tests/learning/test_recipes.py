@@ -13,7 +13,7 @@ from lifelong.learning.recipes import RecipeSettings, make_recipe, slow_weights
 ONE_OF_EACH = {
     "dpo": {"preference_strength": 1.0},
     "kto": {"rating_strength": 1.0},
-    "der": {"dark_share": 0.5},
+    "der": {"dark_alpha": 0.5},
     "lwf": {"lwf_strength": 1.0},
     "base kl": {"base_kl_strength": 0.1},
     "ewc": {"ewc_strength": 50.0},
@@ -51,7 +51,7 @@ def test_all_together_in_the_order_of_their_hooks():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"ema_decay": 1.0}, {"dark_share": 1.5}, {"layer_periods": ()}, {"layer_periods": (0,)}, {"unknown": 1}],
+    [{"ema_decay": 1.0}, {"dark_alpha": -0.5}, {"layer_periods": ()}, {"layer_periods": (0,)}, {"unknown": 1}],
 )
 def test_nonsense_is_refused(fields):
     with pytest.raises(msgspec.ValidationError):

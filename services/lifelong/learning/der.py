@@ -4,7 +4,7 @@ Buzzega et al., "Dark experience for general continual learning", https://arxiv.
 L = CE(new) + α ‖z - h(x)‖² + β CE(old). Here the match with the kept responses is a KL instead of the squared distance
 of logits (the paper derives the one from the other), of the K likeliest tokens and without the true one::
 
-    L(old) = a CE + (1-a) KL(kept ‖ model)
+    L(old) = β CE + α KL(kept ‖ model)
 
 Kept is what the model says at the end of the micro-batch that taught the sample: 6 K bytes a target token.
 """
@@ -26,28 +26,27 @@ from lifelong.learning.recipe import Method, State
 class DarkReplay(Method):
     """
     Args:
-        alpha: a: 1 is replay without what was said, as good as plain, 0 is DER without labels.
+        alpha: 0 is plain replay. beta: 0 is DER, without labels.
     """
 
-    def __init__(self, *, alpha: float = 0.5, num_kept: int = 32, tokens_per_pass: int = 512) -> None:
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    def __init__(self, *, alpha: float, beta: float = 1.0, num_kept: int = 32, tokens_per_pass: int = 512) -> None:
+        if min(alpha, beta) < 0:
+            raise ValueError(f"alpha and beta must not be negative, got {alpha} and {beta}")
         self._alpha = alpha
+        self._beta = beta
         self._num_kept = num_kept
         self._tokens_per_pass = tokens_per_pass
         self._kept: dict[str, Predictions] = {}
 
     def remember(self, learner: Learner, samples: Sequence[Sample], *, base: bool = False) -> None:
         """What is said of these now, or what the base says of them."""
-        if self._alpha < 1:
+        if self._alpha:
             self._kept |= predictions.keep_each(
                 learner, samples, num_kept=self._num_kept, tokens_per_pass=self._tokens_per_pass, base=base
             )
 
     def loss(self, learner: Learner, samples: Sequence[Sample], predicted: Logits, loss_S: Tensor) -> Tensor:
-        if self._alpha == 1:
-            return loss_S
-        return mix(self._kept, samples, predicted, loss_S, self._alpha, 1 - self._alpha)
+        return mix(self._kept, samples, predicted, loss_S, self._beta, self._alpha)
 
     def begin(self, learner: Learner, new: Sequence[Sample], version: int) -> None:
         # Relearnt from its label alone: what was said of it before is out of date now.

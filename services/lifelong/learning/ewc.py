@@ -6,7 +6,11 @@ Kirkpatrick et al., "Overcoming catastrophic forgetting", https://arxiv.org/abs/
 
 Online (Schwarz et al., "Progress & compress", https://arxiv.org/abs/1805.06370)::
 
-    F ← γ F + F_k / ‖F_k‖,    θ* ← θ    after micro-batch k
+    F ← γ F + F_k / ‖F_k‖,    θ* ← θ    after task k
+
+A stream has no tasks; ``every`` so many versions, or when ``settle`` is called because something has changed, what was
+learnt since counts as one. Settled at each micro-batch of one step it would do nothing: the penalty has no gradient at
+θ*, where the step begins.
 
 The original has one such term for each k, with an anchor each. Their sum is one quadratic around the mean of the
 anchors weighted by F, and a constant (Huszár, https://arxiv.org/abs/1712.03847): ``centre="mean"`` with γ = 1, in the
@@ -44,8 +48,9 @@ class Ewc(Method):
     """
     Args:
         strength: λ; with normalised F, 25 to 175 in the paper.
-        decay: γ, for each micro-batch.
-        max_samples: of a micro-batch from which F_k is computed; each costs a pass forward and backward.
+        decay: γ, each time that it settles.
+        every: versions after which it settles.
+        max_samples: of each micro-batch that F_k is computed from; each costs a pass forward and backward.
     """
 
     def __init__(
@@ -57,7 +62,8 @@ class Ewc(Method):
         centre: Literal["newest", "mean"] = "newest",
         normalise: bool = True,
         labels: Labels = "data",
-        max_samples: int = 8,
+        every: int = 16,
+        max_samples: int = 2,
         seed: int = 0,
     ) -> None:
         self._strength = strength
@@ -65,10 +71,14 @@ class Ewc(Method):
         self._centre = centre
         self._normalise = normalise
         self._labels = labels
+        self._every = every
         self._max_samples = max_samples
         self._seed = seed
         self._fisher = {name: torch.zeros_like(p.data) for name, p in parameters.items()} if strength else {}
         self._anchor = {name: p.detach().clone() for name, p in parameters.items()} if strength else {}
+        # Of F_k, up to now: the sum over samples.
+        self._collected = {name: torch.zeros_like(f) for name, f in self._fisher.items()}
+        self._num_samples, self._num_versions = 0, 0
 
     def penalty(self, learner: Learner) -> Tensor | None:
         if not self._strength:
@@ -84,10 +94,23 @@ class Ewc(Method):
                 left.pop(randbelow(len(left), self._seed, "fisher", version, turn))
                 for turn in range(min(self._max_samples, len(left)))
             ]
-            self.consolidate(learner, fisher(learner, chosen, self._labels, self._seed, version))
+            for name, f in fisher(learner, chosen, self._labels, self._seed, version).items():
+                self._collected[name] += len(chosen) * f
+            self._num_samples += len(chosen)
+            self._num_versions += 1
+            if self._num_versions == self._every:
+                self.settle(learner)
+
+    def settle(self, learner: Learner) -> None:
+        """What was learnt since the last time is to be held from now on."""
+        if self._num_samples:
+            self.consolidate(learner, {name: f / self._num_samples for name, f in self._collected.items()})
+            self._num_samples, self._num_versions = 0, 0
+            for f in self._collected.values():
+                f.zero_()
 
     def consolidate(self, learner: Learner, fisher_k: Gradients) -> None:
-        """What was learnt up to now is to be held, ``fisher_k`` saying how much each of it matters."""
+        """One task: the weights as they are are to be held, ``fisher_k`` saying how much each of them matters."""
         norm = torch.stack([f.norm() for f in fisher_k.values()]).norm()
         if norm == 0:
             return  # certain of everything: nothing is known about what matters
@@ -102,16 +125,22 @@ class Ewc(Method):
                 self._anchor[name] = torch.where(self._fisher[name] > 0, mean, theta)
 
     def state(self) -> State:
-        named = {f"fisher.{n}": f for n, f in self._fisher.items()} | {
-            f"anchor.{n}": a for n, a in self._anchor.items()
-        }
-        return {name: tensor.cpu().clone() for name, tensor in named.items()}
+        if not self._strength:
+            return {}
+        named = {f"{kind}.{name}": t for kind, tensors in self._tensors() for name, t in tensors.items()}
+        numbers = torch.tensor([self._num_samples, self._num_versions])
+        return {name: tensor.cpu().clone() for name, tensor in named.items()} | {"numbers": numbers}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         check_names(state, self.state())
-        for kind, tensors in (("fisher", self._fisher), ("anchor", self._anchor)):
-            for name, tensor in tensors.items():
-                tensors[name] = state[f"{kind}.{name}"].to(tensor, copy=True)
+        if state:
+            for kind, tensors in self._tensors():
+                for name, tensor in tensors.items():
+                    tensors[name] = state[f"{kind}.{name}"].to(tensor, copy=True)
+            self._num_samples, self._num_versions = state["numbers"].tolist()
+
+    def _tensors(self) -> list[tuple[str, Gradients]]:
+        return [("fisher", self._fisher), ("anchor", self._anchor), ("collected", self._collected)]
 
 
 def fisher(learner: Learner, samples: Sequence[Sample], labels: Labels = "data", *key: int | str) -> Gradients:

@@ -41,21 +41,28 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ema_every: Literal["step", "version"] = "version"
     ema_catch_up: Annotated[int, Meta(ge=0)] = 4
     """Halvings of the way from the slow weights to the fast ones, at most, until what should be known is known."""
-    dark_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    """1 - a: the part of an old sample's loss that is the KL from what was said when it was learnt (DER++)."""
+    dark_alpha: Strength = 0.0
+    """α of DER++, the weight of the KL from what was said of an old sample when it was learnt."""
+    dark_beta: Strength = 1.0
+    """β of DER++, the weight of its label."""
     ewc_strength: Strength = 0.0
     """λ of online EWC; 25 to 175 in the paper."""
     ewc_decay: Annotated[float, Meta(ge=0, le=1)] = 0.99
-    """γ of the Fisher information, a version."""
+    """γ of the Fisher information, each time."""
     ewc_centre: Literal["newest", "mean"] = "newest"
     """The anchor: the weights as they were last, or, as in the original EWC, the mean of all they were."""
     ewc_labels: Labels = "data"
-    ewc_samples: Annotated[int, Meta(ge=1)] = 8
-    """Of a micro-batch from which the Fisher information is computed, each in a pass of its own."""
+    ewc_every: Annotated[int, Meta(ge=1)] = 16
+    """Versions after which what was learnt since is held."""
+    ewc_samples: Annotated[int, Meta(ge=1)] = 2
+    """Of each micro-batch that the Fisher information is computed from, each in a pass of its own."""
     base_kl_strength: Strength = 0.0
     """β of KL(base ‖ model) on the tokens besides the true ones."""
     lwf_strength: Strength = 0.0
     """λ of learning without forgetting."""
+    lwf_every: Annotated[int, Meta(ge=1)] = 16
+    """Versions for which its teacher stays the same. 1: the teacher is the model before each micro-batch, which makes
+    no difference to the first step of it."""
     lwf_temperature: Annotated[float, Meta(gt=0)] = 2.0
     fading: Share = 0.0
     """λ of dynamic evaluation: the way back to the beginning that is gone in a step of ``reference_tokens``."""
@@ -93,10 +100,12 @@ def make_recipe(
         methods["dpo"] = Dpo(strength=s.preference_strength, beta=s.judgement_beta, reference=s.judgement_reference)
     if s.rating_strength:
         methods["kto"] = Kto(strength=s.rating_strength, beta=s.judgement_beta, reference=s.judgement_reference)
-    if s.dark_share:
-        methods["der"] = DarkReplay(alpha=1 - s.dark_share, **keeping)
+    if s.dark_alpha:
+        methods["der"] = DarkReplay(alpha=s.dark_alpha, beta=s.dark_beta, **keeping)
     if s.lwf_strength:
-        methods["lwf"] = LearningWithoutForgetting(strength=s.lwf_strength, temperature=s.lwf_temperature, **keeping)
+        methods["lwf"] = LearningWithoutForgetting(
+            parameters, strength=s.lwf_strength, temperature=s.lwf_temperature, every=s.lwf_every, **keeping
+        )
     if s.base_kl_strength:
         methods["base kl"] = KlToBase(strength=s.base_kl_strength, **keeping)
     # Weights, in the order in which they are moved: the slow ones follow last.
@@ -107,6 +116,7 @@ def make_recipe(
             decay=s.ewc_decay,
             centre=s.ewc_centre,
             labels=s.ewc_labels,
+            every=s.ewc_every,
             max_samples=s.ewc_samples,
             seed=seed,
         )
