@@ -56,6 +56,8 @@ class SGD:
     def step(self, num_tokens: int) -> None:
         s = self._settings
         moving = {n: p for n, p in self._parameters.items() if p.grad is not None}
+        if not moving:
+            return
         theta, g = take_gradients(moving, s.max_grad_norm)
         if s.momentum:
             v = [self._velocity[n] for n in moving]
@@ -90,6 +92,8 @@ class AdamW:
     def step(self, num_tokens: int) -> None:
         s = self._settings
         moving = {n: p for n, p in self._parameters.items() if p.grad is not None}
+        if not moving:
+            return
         theta, g = take_gradients(moving, s.max_grad_norm)
         beta1, beta2 = s.beta1, s.beta2 ** (num_tokens / s.reference_tokens)
         self._products *= torch.tensor([beta1, beta2], dtype=torch.float64)
