@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -109,21 +109,51 @@ class Rebuilder:
         at = {p: firsts.get(p, 0) for p in upto}
         total = sum(max(0, end - at[p]) for p, end in upto.items())
         log.warning("Redis knows nothing of what was collected: %d events are read again, nothing new before", total)
-        past, told_at = _Past(), self._clock.monotonic()
         source.seek({p: at[p] if at.get(p, end) < upto.get(p, 0) else end for p, end in ends.items()})
-        while any(at[p] < end for p, end in upto.items()):
+        waiting = _Merge({p: end for p, end in upto.items() if at[p] < end})
+        past, told_at = _Past(), self._clock.monotonic()
+        while waiting.is_open:
             if stop.is_set():
                 raise Stopped
-            records = [r for r in source.poll(_POLL_SECONDS) if r.offset < upto.get(Partition(r.topic, r.partition), 0)]
+            records = waiting.sort(source.poll(_POLL_SECONDS))
             past.take(records, self._handler.handle(records, {p.number: 0 for p in upto}))
-            for record in records:
-                at[Partition(record.topic, record.partition)] = record.offset + 1
             self._knowledge.begin(self._name)
             self.progress = f"{past.num_events} of {total} events are read again, for Redis was lost"
             if self._clock.monotonic() - told_at > _TELL_SECONDS:
                 log.warning("%s", self.progress)
                 told_at = self._clock.monotonic()
         return past
+
+
+class _Merge:
+    """Partitions as they were collected, roughly: by the times of their records, each in its own order.
+
+    Of what came twice the first counts, whichever partition is read faster.
+    """
+
+    def __init__(self, upto: Mapping[Partition, int]) -> None:
+        """``upto``: of each partition that has something, where it ends."""
+        self._upto = dict(upto)
+        self._waiting: dict[Partition, deque[Record]] = {partition: deque() for partition in upto}
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._waiting)
+
+    def sort(self, records: Sequence[Record]) -> list[Record]:
+        """What can be told by now; the rest waits for what other partitions have."""
+        for record in records:
+            partition = Partition(record.topic, record.partition)
+            if partition in self._waiting and record.offset < self._upto[partition]:
+                self._waiting[partition].append(record)
+        found = []
+        while self._waiting and all(self._waiting.values()):
+            partition = min(self._waiting, key=lambda p: (self._waiting[p][0].time, p))
+            record = self._waiting[partition].popleft()
+            found.append(record)
+            if record.offset + 1 >= self._upto[partition]:
+                del self._waiting[partition]
+        return found
 
 
 class _Past:

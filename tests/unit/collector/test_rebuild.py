@@ -213,6 +213,20 @@ def test_what_was_forgotten_stays_so_and_what_came_later_stays() -> None:
         assert world.remembered() == before
 
 
+def test_of_what_came_twice_the_first_counts_whichever_partition_is_read_first() -> None:
+    world = World()
+    world.publish(fact(1), "a", 1)
+    world.work_once()
+    world.publish(fact(1), "a", 0)
+    world.publish(fact(2), "b", 0)
+    world.work_once()
+    before = world.remembered()
+    assert before == {"1-0-0", "0-1-0"}
+    world.redis.lose()
+    world.work_once()
+    assert world.remembered() == before
+
+
 @pytest.mark.parametrize("step", ["seen.first_seen", "halves.meet", "memory.put", "send", "flush", "commit"])
 def test_lost_at_any_moment_of_the_work(step: str) -> None:
     """What was decided without what was known is not published, and what is not in memory is not committed."""
