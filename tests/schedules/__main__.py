@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +40,7 @@ def main() -> int:
     return 0 if ok else 1
 
 
-def run_all(seeds: range, home: Path, files: list[TextIO], *, per_world: int, num_worlds: int) -> bool:
+def run_all(seeds: range, home: Path, files: Sequence[TextIO], *, per_world: int, num_worlds: int) -> bool:
     """Prints a line for each seed. After a failure the logs are kept, and the next seed gets a world of its own."""
     results: list[Result] = []
     started = time.monotonic()
@@ -64,7 +64,7 @@ def run_all(seeds: range, home: Path, files: list[TextIO], *, per_world: int, nu
     return not any(result.problems for result in results)
 
 
-def _run_in(runner: Runner, left: deque[int], most: int, files: list[TextIO]) -> Iterator[Result]:
+def _run_in(runner: Runner, left: deque[int], most: int, files: Sequence[TextIO]) -> Iterator[Result]:
     """Up to so many schedules, or to the first that fails."""
     for _ in range(most):
         try:
@@ -100,7 +100,7 @@ def keep_logs(home: Path, folder: Path) -> Path:
     return folder
 
 
-def _summarise(files: list[TextIO], results: list[Result], seconds: float) -> None:
+def _summarise(files: Sequence[TextIO], results: list[Result], seconds: float) -> None:
     hits: Counter[tuple[str, str]] = Counter()
     for result in results:
         for fault, hit in zip(result.schedule.faults, result.hits, strict=True):
@@ -116,13 +116,13 @@ def _summarise(files: list[TextIO], results: list[Result], seconds: float) -> No
         _say(files, f"  {kind:16} {what}")
 
 
-def _say(files: list[TextIO], text: str) -> None:
+def _say(files: Sequence[TextIO], text: str) -> None:
     for file in files:
         print(text, file=file, flush=True)
 
 
 @contextmanager
-def _report(log: Path | None) -> Iterator[list[TextIO]]:
+def _report(log: Path | None) -> Iterator[Sequence[TextIO]]:
     if log is None:
         yield [sys.stdout]
         return

@@ -33,7 +33,7 @@ Kind = Literal[
 PROCESSES = ("collector", "trainer", "inference", "distiller")
 
 # Each schedule has one of these by its seed, so that all have their share; the first ten are all different.
-_MAIN: tuple[Kind, ...] = (
+MAIN_KINDS: tuple[Kind, ...] = (
     "kill-in-commit",
     "kafka-restart",
     "kill-two",
@@ -102,7 +102,7 @@ class Schedule(msgspec.Struct, frozen=True):
 def schedule(seed: int, num_events: int) -> Schedule:
     """``num_events``: that the schedule publishes."""
     draw = random.Random(f"faults {seed}")
-    kinds = [_MAIN[seed % len(_MAIN)], *draw.sample(_BESIDE, draw.choice((0, 0, 1, 1, 2)))]
+    kinds = [MAIN_KINDS[seed % len(MAIN_KINDS)], *draw.sample(_BESIDE, draw.choice((0, 0, 1, 1, 2)))]
     return Schedule(seed, tuple(_fault(kind, draw, num_events) for kind in kinds))
 
 

@@ -18,13 +18,12 @@ from tests.schedules.world import STANDBY, World
 
 from lifelong.contracts import topics
 from lifelong.errors import LifelongError, UnreachableError
-from lifelong.local.status import health
 from lifelong.registry.registry import is_accepted
 from lifelong.stream.kafka import KafkaSink
 
 _REST_SECONDS = 180.0
 _WELL_SECONDS = 30.0
-_LOOP_SECONDS = 0.003
+_LOOP_SECONDS = 0.01
 _LOOK_SECONDS = 0.1
 _LATE_SECONDS = 1.0
 _MAX_EXITS = 8
@@ -253,7 +252,7 @@ class Runner:
             return f"the pointers stand at {state}"
         if not world.is_well():
             return f"not all are well: {world.state()}"
-        serves = health(world.http).get("version")
+        serves = world.health("inference").get("version")
         if serves != f"{LINE}@{state.live}":
             return f"{serves} answers, {state.live} is live"
         try:

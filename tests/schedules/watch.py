@@ -33,7 +33,7 @@ from lifelong.stream.kafka import KafkaSource
 
 LINE, STUDENT = "lifelong", "lifelong-student"
 
-_POINTER_SECONDS = 0.02
+_POINTER_SECONDS = 0.03
 _IN_CREATE, _IN_MOVED_TO = 0x100, 0x80
 _EVENT = struct.Struct("iIII")
 
@@ -87,7 +87,7 @@ class Topics:
         while not self._stop.is_set():
             try:
                 with self._lock:
-                    for record in self._source.poll(0.02, 2000):
+                    for record in self._source.poll(0.05, 2000):
                         self._keep(record)
             except LifelongError:
                 self._stop.wait(0.05)
