@@ -36,8 +36,8 @@ class Plan(NamedTuple):
     """Why it cannot be taken out of the weights, or not for certain."""
 
     def meant_for(self, number: int, forgets: Sequence[Forget]) -> list[Forget]:
-        """What to leave out of a micro-batch: what later ones were told to forget, and now ``forgets``."""
-        return [f for later, found in self.forgets.items() if later > number for f in found] + list(forgets)
+        """What to leave out of a micro-batch: what it and later ones were told to forget, and now ``forgets``."""
+        return [f for later, found in self.forgets.items() if later >= number for f in found] + list(forgets)
 
 
 def plan(registry: Registry, head: Manifest | None, forgets: Sequence[Forget], history: History) -> Plan:

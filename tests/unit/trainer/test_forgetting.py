@@ -122,6 +122,22 @@ def test_forgetting_twice_begins_before_what_was_relearnt(world, story, new_reco
     assert_verified(world, registry.newest("lifelong"), from_base=True)
 
 
+def test_what_came_between_two_requests_to_forget_is_not_relearnt(world, story, new_record, new_sample, new_trainer):
+    """The sample of offset 11 is in the range of the version that forgets it, and was never learnt."""
+    world.publish(story)
+    world.run()
+    world.publish([forget_record(new_record, 10, Forget(user="bob")), new_record(11, new_sample(11, user="ann"))])
+    world.publish([forget_record(new_record, 12, Forget(event_ids=("e0-11",)))])
+    world.run()
+    assert world.registry.newest("lifelong").watermarks == {0: 13}
+    world.publish([forget_record(new_record, 13, Forget(event_ids=("e0-2",)))])
+    world.run()
+    newest = world.registry.newest("lifelong")
+    expected = never_saw(new_trainer, world.settings, world, {"e0-2", "e0-11"})
+    assert newest.weights_sha256 == expected.manifest.weights_sha256
+    assert_verified(world, newest, from_base=True)
+
+
 def test_at_once_nothing_that_has_it_answers_any_more(world, story, new_record, new_sample):
     world.publish(story)
     world.run()
