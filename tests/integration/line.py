@@ -21,7 +21,7 @@ from lifelong.config.shared import KafkaSettings
 from lifelong.contracts import topics
 from lifelong.contracts.codec import decode, encode_event, type_name
 from lifelong.contracts.events import Event, EventData
-from lifelong.contracts.samples import SampleRecord
+from lifelong.contracts.samples import SampleRecord, coverage
 from lifelong.contracts.versions import Manifest
 from lifelong.local.ports import free_port
 from lifelong.memory.redis import RedisMemory
@@ -168,7 +168,15 @@ class Line:
         return records
 
     def accounts(self) -> list[SampleRecord]:
-        return [decode(record.value, SampleRecord) for record in self.read(topics.SAMPLES.name)]
+        """As whoever reads them takes them: what was written twice counts once."""
+        found: list[SampleRecord] = []
+        watermarks: Counter[int] = Counter()
+        for record in self.read(topics.SAMPLES.name):
+            account = decode(record.value, SampleRecord)
+            if coverage(account, watermarks[account.source_partition]) == "new":
+                watermarks[account.source_partition] = account.to_offset
+                found.append(account)
+        return found
 
     def versions(self) -> list[Manifest]:
         return self.registry.versions(self.name)
