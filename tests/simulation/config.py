@@ -136,6 +136,6 @@ def make_config(seed: int) -> RunConfig:
         batch_size=r.choice([1, 2, 3]),
         keep_versions=r.choice([2, 3, 20]),
         num_faults=r.choice([2, 4, 8, 16]),
-        num_world_faults=r.choice([0, 0, 1, 2, 3]),
+        num_world_faults=r.choice([0, 1, 2, 3, 4]),
         fault_seconds=r.uniform(10, 50),
     )

@@ -64,7 +64,9 @@ _CAN_FAIL = (
     "memory.",
     "outputs.",
 )
-WORLD = ("rebalance", "pointers lost", "power cut", "broker away", "redis away", "retire")
+WORLD = ("rebalance", "pointers lost", "power cut", "broker away", "redis away", "retire", "zombie", "zombie")
+ZOMBIES = ("pointers.move", "disk.sync", "disk.link", "disk.sync_folder", "stream.flush", "step")
+"""Where a trainer is stalled for so long that another takes over, and then goes on."""
 FATES: tuple[Fate, ...] = ("twice", "late", "unknown", "lost")
 
 

@@ -119,21 +119,6 @@ def commit_before_flush() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def any_epoch_is_followed() -> Iterator[None]:
-    """A server goes where the pointer says, also back to an older epoch."""
-    from lifelong.inference.versions import Versions
-
-    refresh = Versions._refresh
-
-    def gullible(versions: Versions, line: str, state: Any) -> None:
-        versions._epochs.pop(line, None)
-        refresh(versions, line, state)
-
-    with mock.patch.object(Versions, "_refresh", gullible):
-        yield
-
-
 MUTATIONS: dict[str, Mutation] = {
     mutation.__name__.replace("_", " "): mutation
     for mutation in (
@@ -145,6 +130,5 @@ MUTATIONS: dict[str, Mutation] = {
         manifest_in_place,
         seen_before,
         commit_before_flush,
-        any_epoch_is_followed,
     )
 }

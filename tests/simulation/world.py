@@ -13,7 +13,7 @@ from tests.simulation import model, parts
 from tests.simulation.config import RunConfig
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.events import Workload
-from tests.simulation.faults import WORLD, Faults, error_of
+from tests.simulation.faults import WORLD, ZOMBIES, Faults, error_of
 from tests.simulation.invariants import Books, Evidence, Move
 from tests.simulation.schedule import Event, Killed, Process, Schedule, SimulatedClock, Task
 from tests.simulation.server import ServerApp
@@ -115,6 +115,8 @@ class World:
         self.followed: dict[str, list[int]] = {}
         self.problems: list[str] = []
         self._away: dict[str, float] = {}
+        self._zombie: str | None = None
+        """The point at which the next trainer that comes there is stalled."""
         self._num_to_publish = len(workload.events) + len(workload.requests)
         self._orphans: list[parts.Sink] = []
         self._settled_at: float | None = None
@@ -353,6 +355,10 @@ class World:
             if until > now and point in _AWAY[what]:
                 raise error_of(point)
         fault = self.faults.at(task, point)
+        if point == self._zombie and task.process.kind == "trainer" and not self.faults.is_over:
+            self._zombie = None
+            self._replace(task)
+            return None
         if fault is None:
             return None
         log.info("%.3f %s: %s at %s", now, task.process.name, fault, point)
@@ -367,6 +373,15 @@ class World:
         elif fault == "fail":
             raise error_of(point)
         return fault
+
+    def _replace(self, task: Task) -> None:
+        """It does not answer, so somebody starts another in its place; then it wakes up."""
+        log.info("%.3f %s is a zombie", self.schedule.now, task.process.name)
+        self._stall(task.process, self.faults.random.choice([15.0, 25.0, 40.0]))
+        if sum(slot.kind == "trainer" for slot in self.slots) == 1:
+            successor = Slot("trainer", 1)
+            self.slots.append(successor)
+            self.schedule.after(1.0, lambda: self._start(successor))
 
     def _stall(self, process: Process, seconds: float) -> None:
         """As by SIGSTOP, and SIGCONT later: if it takes long, the group goes on without it."""
@@ -398,6 +413,8 @@ class World:
             self.disk.power_cut(r)
             for line in (LINE, STUDENT):
                 self.note_move(line)
+        elif what == "zombie":
+            self._zombie = r.choice(ZOMBIES)
         elif what == "retire":
             slot = r.choice(self.slots)
             if slot.stop is not None:
