@@ -8,6 +8,10 @@ from tests.learning.toy import VOCABULARY, ToyLearner, copy_of, same, toy_sample
 from torch.nn import functional as F
 
 from lifelong.learning.ewc import Ewc, fisher
+from lifelong.learning.lesson import learn
+from lifelong.learning.optimizers import SGD
+from lifelong.learning.recipe import Recipe
+from lifelong.learning.settings import LearningSettings
 
 SAMPLES = [toy_sample(1, "123"), toy_sample(2, "4"), toy_sample(3, "55")]
 
@@ -158,3 +162,15 @@ def test_a_foreign_state_is_refused():
     ewc = Ewc(ToyLearner().parameters, strength=1.0)
     with pytest.raises(ValueError, match="not the state"):
         ewc.load({})
+
+
+def test_settled_at_every_micro_batch_of_one_step_it_would_do_nothing():
+    """Why ``every`` is more than one version: each step begins at the anchor, where the penalty has no gradient."""
+    ends = []
+    for methods in ({}, {"ewc": Ewc(ToyLearner().parameters, strength=1000.0, every=1)}):
+        learner = ToyLearner()
+        optimizer, settings = SGD(learner.parameters, LearningSettings(learning_rate=0.1)), LearningSettings()
+        for version in range(3):
+            learn(learner, optimizer, SAMPLES, lambda step: [], settings, recipe=Recipe(methods), version=version)
+        ends.append(copy_of(learner))
+    assert same(*ends)

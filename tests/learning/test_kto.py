@@ -94,6 +94,15 @@ def test_against_what_was_said_first_a_new_rating_starts_at_the_point_of_referen
     assert found.item() == pytest.approx(0.8 / 2, rel=1e-5)
 
 
+def test_of_a_longer_conversation_only_the_disliked_answer_is_scored(learner):
+    turns = (Message("user", "Hi."), Message("assistant", "Hello!"), Message("user", "Why?"))
+    complaint = Sample(
+        id="0-1-0", event_id="e", event_time=0.0, task="feedback", messages=turns, rejected="Because.", rating=-1.0
+    )
+    targets = learner.logits([disliked_answer(complaint)]).targets_N.tolist()
+    assert learner.base.tokenizer.decode(targets, skip_special_tokens=True).strip() == "Because."
+
+
 def test_corrections_pairs_and_indifference_are_not_ratings():
     assert is_rated(LIKED)
     assert not is_rated(toy_sample(1, rating=0.0))

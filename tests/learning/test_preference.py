@@ -8,6 +8,8 @@ import pytest
 import torch
 from tests.learning.toy import ToyLearner, toy_sample
 
+from lifelong.contracts.events import Message
+from lifelong.contracts.samples import Sample
 from lifelong.learning.losses import sample_losses
 from lifelong.learning.preference import Dpo, dpo_loss, rejected_answer
 from lifelong.learning.reference import Reference, sequence_logprobs
@@ -99,6 +101,21 @@ def test_strange_states_are_refused():
         Dpo(strength=1.0, reference="first").load({"x": torch.zeros(2)})
     with pytest.raises(ValueError, match="beta"):
         Dpo(strength=1.0, beta=0.0)
+
+
+def test_of_a_longer_conversation_only_the_two_answers_are_compared(learner):
+    """With a real chat template: what was said before them cancels out."""
+    turns = (Message("user", "Hi."), Message("assistant", "Hello!"), Message("user", "What is 2?"))
+    pair = Sample(
+        id="0-1-0", event_id="e", event_time=0.0, task="preference",
+        messages=(*turns, Message("assistant", "a number")), rejected="a letter",
+    )  # fmt: skip
+    worse = rejected_answer(pair)
+    assert worse.messages == (*turns, Message("assistant", "a letter"))
+    assert rejected_answer(worse).messages == pair.messages
+    said = [learner.logits([sample]).targets_N.tolist() for sample in (pair, worse)]
+    texts = [learner.base.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said]
+    assert texts == ["a number", "a letter"]
 
 
 def test_a_rejected_answer_of_nothing_makes_no_pair():

@@ -36,11 +36,11 @@ def is_pair(sample: Sample) -> bool:
 
 
 def rejected_answer(sample: Sample) -> Sample:
-    """The same conversation with the answer that was not wanted."""
+    """The same pair the other way round, so that the same tokens of it are targets."""
     assert sample.rejected is not None
-    answer = msgspec.structs.replace(sample.messages[-1], content=sample.rejected)
-    messages = (*sample.messages[:-1], answer)
-    return msgspec.structs.replace(sample, id=f"{sample.id}/rejected", messages=messages, rejected=None)
+    chosen = sample.messages[-1]
+    messages = (*sample.messages[:-1], msgspec.structs.replace(chosen, content=sample.rejected))
+    return msgspec.structs.replace(sample, id=f"{sample.id}/rejected", messages=messages, rejected=chosen.content)
 
 
 class Dpo(Method):
