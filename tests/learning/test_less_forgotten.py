@@ -13,7 +13,8 @@ from lifelong.learning import predictions
 from lifelong.learning.lesson import learn
 from lifelong.learning.losses import evaluate
 from lifelong.learning.optimizers import AdamW
-from lifelong.learning.recipes import RecipeSettings, make_recipe, slow_weights
+from lifelong.learning.recipe_settings import RecipeSettings
+from lifelong.learning.recipes import make_recipe, slow_weights
 from lifelong.learning.settings import LearningSettings
 from lifelong.learning.surprise import SurpriseReservoir
 

@@ -8,7 +8,8 @@ from tests.learning.toy import ToyLearner
 
 from lifelong.learning.agem import project
 from lifelong.learning.ema import Ema
-from lifelong.learning.recipes import RecipeSettings, make_recipe, slow_weights
+from lifelong.learning.recipe_settings import RecipeSettings
+from lifelong.learning.recipes import make_recipe, slow_weights
 
 ONE_OF_EACH = {
     "dpo": {"preference_strength": 1.0},
