@@ -83,12 +83,14 @@ def test_one_works_one_waits_and_a_stalled_one_that_wakes_up_publishes_nothing(l
     # So many steps that it is in the middle of the micro-batch for as long as the test takes.
     with line.process("trainer", LEARNING__MAX_STEPS="1000000", LEARNING__TARGET_LOSS_NATS="1e-9") as first:
         wait_until(first.is_ready, "the first is ready", first.is_running)
-        wait_until(lambda: first.metric("lifelong_pending_samples") > 0, "samples", first.is_running)
+        wait_until(lambda: first.metric("lifelong_steps_total") > 0, "a step", first.is_running)
         holder, state = line.registry.pointers.writer(line.name), line.registry.state(line.name)
         assert holder is not None
         with line.process("trainer") as second:
             wait_until(lambda: holder in second.says(), "the second says who has the lease", second.is_running)
-            assert (second.health("/ready")[0], second.health()[0]) == (503, 200)
+            status, report = second.health("/ready")
+            assert (status, report["waits_for"]) == (503, f"{holder} has the lease")
+            assert second.health()[0] == 200
             first.signal(signal.SIGSTOP)
             wait_until(second.is_ready, "the lease has run out", second.is_running)
             wait_until(lambda: line.learnt().total() == 4, "the second learns", second.is_running)

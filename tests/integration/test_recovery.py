@@ -155,7 +155,7 @@ def test_retention_has_passed_the_collector(line: Line) -> None:
         wait_until(lambda: len(line.accounts()) == 8, "it goes on as ever", collector.is_running)
     with line.process("trainer") as trainer:
         wait_until(lambda: line.counts()["trained"] == 7, "all is learnt that is there", trainer.is_running)
-    assert line.counts()["sample"] == 7
+    assert line.counts() == {"sample": 7, "trained": 7, "lost": 3}
     assert line.versions()[-1].watermarks == {0: 9, 1: 1}
 
 
@@ -172,3 +172,9 @@ def test_retention_has_passed_the_trainer(line: Line) -> None:
         assert trainer.exit_code() == 1
         gap = f"{line.kafka.topic_prefix}{SAMPLES}, partition 0: offset 3 is wanted, the topic has [6, 8)"
         assert f"StreamGapError: {gap}" in trainer.says()
+        assert "LIFELONG_TRAINER__ON_GAP=skip" in trainer.says()
+    with line.process("trainer", TRAINER__ON_GAP="skip") as trainer:
+        wait_until(lambda: line.counts()["trained"] == 5, "what is left is learnt", trainer.is_running)
+    assert line.counts() == {"sample": 5, "trained": 5, "lost": 3}
+    assert line.versions()[-1].watermarks == {0: 8}
+    assert set(line.learnt()) == {f"0-{number}-0" for number in (0, 1, 2, 6, 7)}
