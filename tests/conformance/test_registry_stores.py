@@ -52,6 +52,14 @@ def test_what_was_committed_is_read_back(store: ArtifactStore) -> None:
     assert whole.files["adapter.safetensors"].num_bytes == 7
 
 
+def test_to_secure_what_is_there_changes_nothing(store: ArtifactStore) -> None:
+    store.secure("lifelong")
+    assert (store.lines(), store.numbers("lifelong")) == ([], [])
+    made = committed(store, 1, {"a.bin": b"1"})
+    store.secure("lifelong")
+    assert store.manifest("lifelong", 1) == made
+
+
 def test_numbers_are_in_order_and_lines_apart(store: ArtifactStore) -> None:
     for number in (2, 100_000_000, 10, 1):
         committed(store, number, {"x": b"x"})

@@ -10,6 +10,7 @@ from unittest import mock
 import msgspec
 
 from lifelong.collector.dedupe import Claim, LocalSeen
+from lifelong.contracts.samples import SampleRecord
 from lifelong.contracts.versions import Manifest
 from lifelong.registry import layout
 from lifelong.registry.directory import DirectoryStore
@@ -36,6 +37,17 @@ def no_offsets_in_manifest() -> Iterator[None]:
 @contextmanager
 def no_watermark() -> Iterator[None]:
     with mock.patch.object(intake, "coverage", return_value="new"):
+        yield
+
+
+@contextmanager
+def no_coverage() -> Iterator[None]:
+    """Whatever ends beyond the watermark is new, wherever it begins."""
+
+    def careless(record: SampleRecord, watermark: int) -> str:
+        return "new" if record.to_offset > watermark else "duplicate"
+
+    with mock.patch.object(intake, "coverage", careless):
         yield
 
 
@@ -124,6 +136,7 @@ MUTATIONS: dict[str, Mutation] = {
     for mutation in (
         no_offsets_in_manifest,
         no_watermark,
+        no_coverage,
         no_fence,
         no_fsync_of_files,
         no_fsync_of_folders,

@@ -67,6 +67,10 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def secure(self, line: str) -> None:
+        """Makes all versions of the line durable that can be seen: who made one may have died before it was."""
+        ...
+
     def manifest(self, line: str, number: int) -> Manifest:
         """Raises UnknownVersionError, CorruptVersionError."""
         ...

@@ -26,6 +26,8 @@ class DirectoryStore:
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._root = root
         self._disk: Disk = disk or RealDisk()
+        self._durable: set[Path] = set()
+        """Folders that survive a power cut."""
 
     def put(self, folder: str, files: Mapping[str, bytes]) -> dict[str, FileEntry]:
         path = self._root / layout.check_folder(folder)
@@ -74,6 +76,14 @@ class DirectoryStore:
                 self._disk.unlink(scratch)
             self._disk.sync_folder(folder)
 
+    def secure(self, line: str) -> None:
+        folder = self._root / layout.manifests_path(line)
+        with _disk_errors(folder):
+            if self._disk.is_folder(folder):
+                self._make_folders(folder)
+                self._make_folders(self._root / layout.folders_path(line))
+                self._disk.sync_folder(folder)
+
     def manifest(self, line: str, number: int) -> Manifest:
         path = self._root / layout.manifests_path(line) / layout.manifest_name(number)
         with _disk_errors(path):
@@ -118,12 +128,22 @@ class DirectoryStore:
             file.sync()
 
     def _make_folders(self, path: Path) -> None:
-        if self._disk.is_folder(path):
+        """Durable when this returns, also where another process made one of them and died before it was."""
+        is_there = self._disk.is_folder(path)
+        if is_there and path in self._durable:
             return
-        self._make_folders(path.parent)
+        if not is_there or self._root in path.parents:
+            self._make_folders(path.parent)
         with suppress(FileExistsError):
-            self._disk.make_folder(path)
-        self._disk.sync_folder(path.parent)
+            if not is_there:
+                self._disk.make_folder(path)
+        try:
+            self._disk.sync_folder(path.parent)
+        except PermissionError:
+            # Of the folders around the root not all need be ours to read; what we have made there has to be safe.
+            if not is_there:
+                raise
+        self._durable.add(path)
 
 
 @contextmanager

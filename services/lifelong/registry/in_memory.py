@@ -42,6 +42,9 @@ class InMemoryStore:
             if of_line.setdefault(manifest.number, data) != data:
                 raise FencedError(f"{version_key(manifest.line, manifest.number)} exists already, of another writer")
 
+    def secure(self, line: str) -> None:
+        pass
+
     def manifest(self, line: str, number: int) -> Manifest:
         with self._lock:
             data = self._manifests.get(line, {}).get(number)

@@ -82,6 +82,7 @@ class Registry:
         state = self.pointers.read(line)
         if state is not None:
             return state
+        self.store.secure(line)
         newest = self.newest(line)
         accepted = self._newest_accepted(line)
         number = accepted.number if accepted else 0
@@ -142,6 +143,7 @@ class Registry:
 
         Raises FencedError.
         """
+        self.store.secure(line)
         state = self.state(line)
         newest = newest or self.newest(line)
         accepted = self._accepted_ancestor(newest) if newest else None

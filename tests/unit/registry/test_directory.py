@@ -15,6 +15,7 @@ from tests.conformance.versions import manifest
 
 from lifelong.errors import CorruptVersionError, MissingPartError, RegistryError
 from lifelong.registry.directory import DirectoryStore
+from lifelong.registry.disk import RealDisk
 from lifelong.registry.layout import new_folder
 
 # Writes version 2 and dies without warning at the step numbered argv[2], of those that change something on the disk.
@@ -26,6 +27,7 @@ import msgspec
 
 from lifelong.contracts.versions import Manifest
 from lifelong.registry.directory import DirectoryStore
+from lifelong.registry.disk import RealDisk
 from lifelong.registry.layout import new_folder
 
 left = int(sys.argv[2])
@@ -169,3 +171,51 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RegistryError, match=r"artifacts\.url"):
         put_and_commit(DirectoryStore(tmp_path / "file" / "artifacts"), 1)
+
+
+class Watched(RealDisk):
+    """Keeps what was made and what was synced since."""
+
+    def __init__(self) -> None:
+        self.unsynced: set[Path] = set()
+
+    def make_folder(self, path: Path) -> None:
+        super().make_folder(path)
+        self.unsynced.add(path)
+
+    def link(self, path: Path, new_path: Path) -> None:
+        super().link(path, new_path)
+        self.unsynced.add(new_path)
+
+    def sync_folder(self, path: Path) -> None:
+        super().sync_folder(path)
+        self.unsynced = {made for made in self.unsynced if made.parent != path}
+
+
+class Dying(Watched):
+    """Its process dies when it first syncs this folder."""
+
+    def __init__(self, at: Path) -> None:
+        super().__init__()
+        self._at = at
+
+    def sync_folder(self, path: Path) -> None:
+        if path == self._at:
+            raise KeyboardInterrupt
+        super().sync_folder(path)
+
+
+@pytest.mark.parametrize("at", [".", "store", "store/lifelong", "store/lifelong/manifests"])
+def test_what_a_dead_process_left_unsynced_is_synced_by_the_next(tmp_path: Path, at: str) -> None:
+    root = tmp_path / "store"
+    first, second = Dying(tmp_path / at), Watched()
+    with pytest.raises(KeyboardInterrupt):
+        put_and_commit(DirectoryStore(root, first), 1)
+    assert first.unsynced
+    store = DirectoryStore(root, second)
+    second.unsynced = set(first.unsynced)
+    if store.numbers("lifelong") == [1]:
+        store.secure("lifelong")
+    else:
+        put_and_commit(store, 1)
+    assert second.unsynced == set()
