@@ -176,6 +176,23 @@ def test_an_older_epoch_moves_nothing(pointers: Pointers, fresh_line: str, run_o
     assert pointers.move(fresh_line, epoch=new, candidate=1, live=1, now=10.0).live == 1
 
 
+def test_of_two_writers_with_one_epoch_the_newer_one_moves(
+    pointers: Pointers, fresh_line: str, run_out: RunOut
+) -> None:
+    """As it comes about where the store was lost between the two, and with it the epoch of the first."""
+    epoch = epoch_of(pointers, fresh_line, "first")
+    pointers.restore(fresh_line, PointerState(epoch=epoch))
+    run_out()
+    again = pointers.acquire(fresh_line, "second", TTL, 0)
+    assert again is not None
+    with pytest.raises(FencedError, match="another writer"):
+        pointers.move(fresh_line, epoch=again, candidate=1, live=1, now=5.0, writer="first")
+    assert pointers.move(fresh_line, epoch=again, candidate=1, live=1, now=5.0, writer="second").live == 1
+    pointers.release(fresh_line, "second")
+    with pytest.raises(FencedError, match="another writer"):
+        pointers.move(fresh_line, epoch=again, candidate=2, live=2, now=6.0, writer="first")
+
+
 def test_an_epoch_that_the_store_lost_counts(pointers: Pointers, fresh_line: str) -> None:
     pointers.restore(fresh_line, PointerState(epoch=2))
     assert pointers.move(fresh_line, epoch=4, candidate=1, live=1, now=10.0).epoch == 4

@@ -118,7 +118,7 @@ class DistillerApp:
         if newest is not None:
             distiller.restore(newest, {name: self._registry.weights(newest, name) for name in newest.files})
             self._number = newest.number
-        state = self._registry.catch_up(self._line, epoch=writer.epoch)
+        state = self._registry.catch_up(self._line, epoch=writer.epoch, writer=writer.writer_id)
         self._metrics.set(names.EPOCH, writer.epoch, line=self._line)
         self._show_version(state.live)
         if newest is not None:
@@ -204,7 +204,11 @@ class DistillerApp:
         accepted = is_accepted(manifest)
         if accepted:
             state = self._insist(
-                lambda: self._registry.promote(self._line, manifest.number, epoch=writer.epoch), writer, stop
+                lambda: self._registry.promote(
+                    self._line, manifest.number, epoch=writer.epoch, writer=writer.writer_id
+                ),
+                writer,
+                stop,
             )
         else:
             state = self._insist(lambda: self._registry.state(self._line), writer, stop)

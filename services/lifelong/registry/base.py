@@ -123,11 +123,17 @@ class Pointers(Protocol):
         """Who has the lease now."""
         ...
 
-    def move(self, line: str, *, epoch: int, candidate: int, live: int | None, now: float) -> PointerState:
+    def move(
+        self, line: str, *, epoch: int, candidate: int, live: int | None, now: float, writer: str | None = None
+    ) -> PointerState:
         """A writer's move, in one step. ``live=None``, or a held line: only the candidate moves.
 
-        Raises FencedError: ``epoch`` is not the newest. RegistryError: nothing is known of this line, ``restore``
-        comes first.
+        Args:
+            writer: who moves it. Where the pointers were lost, and with them an epoch in which there was no version
+                yet, two writers can have the same epoch.
+
+        Raises FencedError: ``epoch`` is not the newest, or the newest writer is another. RegistryError: nothing is known
+        of this line, ``restore`` comes first.
         """
         ...
 

@@ -78,11 +78,15 @@ class LocalPointers:
         with self._lock:
             return self._holder(self._lines.get(line, _Line()))
 
-    def move(self, line: str, *, epoch: int, candidate: int, live: int | None, now: float) -> PointerState:
+    def move(
+        self, line: str, *, epoch: int, candidate: int, live: int | None, now: float, writer: str | None = None
+    ) -> PointerState:
         with self._lock:
             ours, state = self._known(line)
             if epoch < ours.epoch:
                 raise FencedError(f"line {line!r}: epoch {epoch} is over, {ours.epoch} has begun")
+            if writer is not None and ours.newest_writer not in (None, writer):
+                raise FencedError(f"line {line!r}: another writer has taken over, also with epoch {epoch}")
             ours.epoch = epoch
             state = msgspec.structs.replace(state, candidate=candidate, epoch=epoch)
             if live is not None and not state.held and live != state.live:

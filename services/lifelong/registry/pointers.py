@@ -62,6 +62,8 @@ _MOVE = (
 if redis.call('HEXISTS', KEYS[1], 'live') == 0 then return 'unknown' end
 local epoch = redis.call('HGET', KEYS[1], 'epoch') or '0'
 if tonumber(ARGV[1]) < tonumber(epoch) then return epoch end
+local writer = redis.call('HGET', KEYS[1], 'writer')
+if ARGV[5] ~= '' and writer and writer ~= ARGV[5] then return 'other' end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'candidate', ARGV[2])
 if ARGV[3] ~= '' and redis.call('HGET', KEYS[1], 'held') ~= '1' then set_live(ARGV[3], ARGV[4]) end
 return state()
@@ -133,9 +135,14 @@ class RedisPointers:
             holder: Any = self._redis.get(redis_keys.lease(line))
         return None if holder is None else str(holder, "utf-8")
 
-    def move(self, line: str, *, epoch: int, candidate: int, live: int | None, now: float) -> PointerState:
+    def move(
+        self, line: str, *, epoch: int, candidate: int, live: int | None, now: float, writer: str | None = None
+    ) -> PointerState:
+        values = [epoch, candidate, "" if live is None else live, repr(now), writer or ""]
         with redis_errors(self._url):
-            reply = self._move(_keys(line), [epoch, candidate, "" if live is None else live, repr(now)])
+            reply = self._move(_keys(line), values)
+        if reply == b"other":
+            raise FencedError(f"line {line!r}: another writer has taken over, also with epoch {epoch}")
         if isinstance(reply, bytes) and reply != b"unknown":
             raise FencedError(f"line {line!r}: epoch {epoch} is over, {reply.decode()} has begun")
         return _known(line, reply)

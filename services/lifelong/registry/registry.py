@@ -121,7 +121,9 @@ class Registry:
         self.store.commit(manifest)
         return manifest
 
-    def promote(self, line: str, number: int, *, epoch: int, live: bool = True) -> PointerState:
+    def promote(
+        self, line: str, number: int, *, epoch: int, live: bool = True, writer: str | None = None
+    ) -> PointerState:
         """Make the version the candidate and, unless an operator holds the line, live.
 
         Raises:
@@ -130,10 +132,12 @@ class Registry:
         self._check_exists(line, number)
         self.state(line)
         return self.pointers.move(
-            line, epoch=epoch, candidate=number, live=number if live else None, now=self.clock.now()
+            line, epoch=epoch, candidate=number, live=number if live else None, now=self.clock.now(), writer=writer
         )
 
-    def catch_up(self, line: str, *, epoch: int, newest: Manifest | None = None) -> PointerState:
+    def catch_up(
+        self, line: str, *, epoch: int, newest: Manifest | None = None, writer: str | None = None
+    ) -> PointerState:
         """Promote the newest accepted version if that was not done: a writer may die between commit and promotion,
         so its successor does this first. A line that serves an older version because something is being forgotten
         goes on doing so, until the version without it ends that.
@@ -149,9 +153,10 @@ class Registry:
         accepted = self._accepted_ancestor(newest) if newest else None
         if accepted is None or accepted.number == state.candidate:
             return state
-        return self.promote(line, accepted.number, epoch=epoch, live=not state.withdrawn or bool(accepted.relearned))
+        live = not state.withdrawn or bool(accepted.relearned)
+        return self.promote(line, accepted.number, epoch=epoch, live=live, writer=writer)
 
-    def withdraw(self, line: str, number: int, *, epoch: int) -> PointerState:
+    def withdraw(self, line: str, number: int, *, epoch: int, writer: str | None = None) -> PointerState:
         """Serve this older version from now on, until a version ends that with ``promote``. An operator's hold is left
         as it is.
 
@@ -159,7 +164,8 @@ class Registry:
         """
         self._check_exists(line, number)
         candidate = self.state(line).candidate
-        return self.pointers.move(line, epoch=epoch, candidate=candidate, live=number, now=self.clock.now())
+        now = self.clock.now()
+        return self.pointers.move(line, epoch=epoch, candidate=candidate, live=number, now=now, writer=writer)
 
     # An operator's part.
 

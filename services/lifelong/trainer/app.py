@@ -168,7 +168,7 @@ class TrainerApp:
             trainer.restore(*whole)
             if whole[0].number < highest:
                 log.error("on from %s, what came after it is learnt again", version_key(self._line, trainer.number))
-        state = self._registry.catch_up(self._line, epoch=writer.epoch, newest=newest)
+        state = self._registry.catch_up(self._line, epoch=writer.epoch, newest=newest, writer=writer.writer_id)
         self._observed.started(trainer, state, writer.epoch)
         if newest is not None:
             # A predecessor may have died between commit and announcement; to announce twice does no harm.
@@ -245,7 +245,11 @@ class TrainerApp:
             # Where something is to be forgotten at once, only the version without it ends that.
             live = trigger == "forget" or not state.withdrawn
             state = self._insist(
-                lambda: registry.promote(self._line, manifest.number, epoch=writer.epoch, live=live), writer, stop
+                lambda: registry.promote(
+                    self._line, manifest.number, epoch=writer.epoch, live=live, writer=writer.writer_id
+                ),
+                writer,
+                stop,
             )
         self._insist(lambda: self._finish(manifest, state), writer, stop)
         self._observed.learnt(trainer, candidate, state.live, self._clock.monotonic() - started)
@@ -313,7 +317,7 @@ class TrainerApp:
         # One that was rejected has the weights of the one before, but that is the one with a good name.
         accepted = ancestors(self._registry, found.start) if found.start else ()
         number = next((version.number for version in accepted if is_accepted(version)), 0)
-        state = self._registry.withdraw(self._line, number, epoch=writer.epoch)
+        state = self._registry.withdraw(self._line, number, epoch=writer.epoch, writer=writer.writer_id)
         if state.live == number:
             log.warning("%s answers until what has to be forgotten at once is", version_key(self._line, number))
         else:
