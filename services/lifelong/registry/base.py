@@ -132,8 +132,8 @@ class Pointers(Protocol):
             writer: who moves it. Where the pointers were lost, and with them an epoch in which there was no version
                 yet, two writers can have the same epoch.
 
-        Raises FencedError: ``epoch`` is not the newest, or the newest writer is another. RegistryError: nothing is known
-        of this line, ``restore`` comes first.
+        Raises FencedError: ``epoch`` is not the newest, or the newest writer is another. RegistryError: nothing is
+        known of this line, ``restore`` comes first.
         """
         ...
 
