@@ -7,7 +7,7 @@ ARGS ?=
 # Test files that run side by side; each worker starts servers of its own.
 WORKERS ?= 2
 N ?= 10
-WORLDS ?= 1
+WORLDS ?= 2
 LOG ?=
 SEEDS ?= 100
 FIRST ?= 0
@@ -65,7 +65,7 @@ test-fast: install ## The tests that need no server and no real model
 sim: install ## Runs of the real logic in which everything fails, each from a seed (SEEDS=1000 FIRST=0)
 	$(BIN)/python -m tests.simulation $(SEEDS) --first $(FIRST) $(ARGS)
 
-schedules: install ## Seeded faults against the real processes (N=10 FIRST=0 WORLDS=1 LOG=)
+schedules: install ## Seeded faults against the real processes (N=10 FIRST=0 WORLDS=2 LOG=)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.schedules --first $(FIRST) --schedules $(N) --worlds $(WORLDS) $(if $(LOG),--log $(LOG))
 
 lock: install ## Resolve the dependencies again (needs uv)

@@ -47,6 +47,7 @@ def run_all(seeds: range, home: Path, files: Sequence[TextIO], *, per_world: int
     machine = f"{platform.machine()}, {cores()} cores, Python {platform.python_version()}"
     _say(files, f"schedules {seeds.start} to {seeds.stop - 1} on {machine}")
     left = deque(seeds)
+    wrong: list[str] = []
 
     def live(number: int) -> None:
         lives = 0
@@ -54,14 +55,17 @@ def run_all(seeds: range, home: Path, files: Sequence[TextIO], *, per_world: int
             lives += 1
             place = home / f"world-{number}-{lives}"
             with running(place) as runner:
-                results.extend(_run_in(runner, left, per_world, files))
+                lived = list(_run_in(runner, left, per_world, files))
+                results.extend(lived)
+                if not any(result.problems for result in lived):
+                    wrong.extend(_last_look(runner, files))
             shutil.rmtree(place, ignore_errors=True)
 
     with ThreadPoolExecutor(num_worlds) as pool:
         for done in [pool.submit(live, number) for number in range(num_worlds)]:
             done.result()
     _summarise(files, results, time.monotonic() - started)
-    return not any(result.problems for result in results)
+    return not wrong and not any(result.problems for result in results)
 
 
 def _run_in(runner: Runner, left: deque[int], most: int, files: Sequence[TextIO]) -> Iterator[Result]:
@@ -79,6 +83,22 @@ def _run_in(runner: Runner, left: deque[int], most: int, files: Sequence[TextIO]
             kept = keep_logs(home, home.with_name(f"failed-{seed}"))
             _say(files, f"      logs: {kept}; again: --first {seed} --schedules 1")
             return
+
+
+def _last_look(runner: Runner, files: Sequence[TextIO]) -> list[str]:
+    """All that a line has learnt, once more and in one go."""
+    newest = runner.watch.store.newest()
+    if newest is None:
+        return []
+    started = time.monotonic()
+    found = runner.trained_again_from_the_base()
+    verdict = "ok" if not found else "FAILED: " + "; ".join(found)
+    seconds = time.monotonic() - started
+    _say(
+        files,
+        f"      all {newest.number} versions of this line trained again from the base in {seconds:.0f} s  {verdict}",
+    )
+    return found
 
 
 @contextmanager

@@ -21,7 +21,7 @@ Kind = Literal[
     "kill-in-commit",
     "freeze",
     "stall-trainer",
-    "stall-collector",
+    "stall-member",
     "kafka-restart",
     "valkey-restart",
     "valkey-wipe",
@@ -43,7 +43,7 @@ MAIN_KINDS: tuple[Kind, ...] = (
     "valkey-wipe",
     "clock-skew",
     "torn-artifact",
-    "stall-collector",
+    "stall-member",
     "kill-in-commit",
     "kafka-restart",
     "kill",
@@ -124,9 +124,9 @@ def _fault(kind: Kind, draw: random.Random, num_events: int) -> Fault:
             # Longer than its lease of 10 s, while a successor waits.
             moment = Moment(draw.choice(("version", "folder", "sent")), 1, draw.choice((0, 50, 200)))
             return Fault(kind, moment, ("trainer",), draw.uniform(12, 14))
-        case "stall-collector":
-            # Longer than the session of its group, which is 10 s too.
-            return Fault(kind, moment, ("collector",), draw.uniform(11.5, 13))
+        case "stall-member":
+            # Longer than the session of its group, which is 10 s too, while another shares the work of a collector.
+            return Fault(kind, moment, (draw.choice(("collector", "collector", "inference")),), draw.uniform(11.5, 13))
         case "kafka-restart":
             return Fault(kind, moment, ("kafka",), draw.choice((0.0, 0.5, 2.0)))
         case "valkey-restart":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.schedules.faults import Fault
 from tests.schedules.watch import LINE, Watch
-from tests.schedules.world import STANDBY, World
+from tests.schedules.world import SECOND_COLLECTOR, STANDBY, World
 
 from lifelong.registry import layout
 from lifelong.registry.registry import is_accepted
@@ -16,8 +16,11 @@ Undo = Callable[[], None] | None
 
 
 def prepare(fault: Fault, world: World) -> None:
+    """Whoever is stalled for long has somebody who takes over."""
     if fault.kind == "stall-trainer":
         world.want(STANDBY)
+    elif fault.kind == "stall-member" and "collector" in fault.targets:
+        world.want(SECOND_COLLECTOR)
 
 
 def strike(fault: Fault, world: World, watch: Watch) -> tuple[str, Undo]:
@@ -25,7 +28,7 @@ def strike(fault: Fault, world: World, watch: Watch) -> tuple[str, Undo]:
     match fault.kind:
         case "kill" | "kill-two" | "kill-in-commit":
             return _kill(fault, world)
-        case "freeze" | "stall-trainer" | "stall-collector":
+        case "freeze" | "stall-trainer" | "stall-member":
             pid = world.freeze(fault.targets[0])
             return ("hit", lambda: world.thaw(pid)) if pid is not None else ("missed", None)
         case "kafka-restart" | "valkey-restart" | "valkey-wipe":

@@ -29,8 +29,11 @@ from lifelong.local.valkey import ValkeyServer
 from lifelong.model.tiny import tiny_random_model
 from lifelong.stream.admin import apply_topics
 
-STANDBY = "standby"
-"""A second trainer, in some schedules."""
+STANDBY = "second-trainer"
+"""Waits for the lease, in some schedules."""
+SECOND_COLLECTOR = "second-collector"
+"""Shares the partitions, in some schedules."""
+SECONDS = (STANDBY, SECOND_COLLECTOR)
 
 _SHIFTED = Path(__file__).with_name("shifted.py")
 _MIN_LIFE_SECONDS = 1.0
@@ -71,7 +74,7 @@ class World:
         self.kafka_settings = KafkaSettings(bootstrap_servers=self.kafka.address, partitions=3)
         self.exits: list[Exit] = []
         self.disk = SmallDisk(self.artifacts, _DISK_MEGABYTES)
-        self._ports = dict(zip(("collector", "trainer", "inference", "distiller", STANDBY), _ports(5), strict=True))
+        self._ports = dict(zip(("collector", "trainer", "inference", "distiller", *SECONDS), _ports(6), strict=True))
         self._children: dict[str, Child] = {}
         self._born: dict[str, float] = {}
         self._killed: set[int] = set()
@@ -152,7 +155,7 @@ class World:
 
     def _wanted_always(self) -> list[str]:
         """Whoever waits for somebody else's lease is not ready, and need not be."""
-        return [name for name in self._wanted if name != STANDBY]
+        return [name for name in self._wanted if name not in SECONDS]
 
     def pid(self, name: str) -> int | None:
         child = self._children.get(name)
@@ -210,7 +213,7 @@ class World:
                 os.kill(pid, signal.SIGCONT)
 
     def _spawn(self, name: str, shift: int) -> Child:
-        module = f"lifelong.{'trainer' if name == STANDBY else name}"
+        module = f"lifelong.{name.removeprefix('second-')}"
         command = [sys.executable, "-m", module]
         if shift:
             command = [sys.executable, str(_SHIFTED), str(shift), module]
