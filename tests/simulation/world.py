@@ -249,9 +249,10 @@ class World:
         log.info("%.3f %s ends: %r", self.schedule.now, process.name, error)
         if error is not None and not _is_expected(error, self.faults):
             self.problems.append(f"{process.name} died of {''.join(traceback.format_exception(error)).strip()}")
+        has_left = not process.is_killed and error is None and slot.stop is not None and slot.stop.is_set()
         process.is_killed = True
         slot.process = None
-        if slot.stop is not None and slot.stop.is_set() and error is None:
+        if has_left:
             self._restart(slot)
             return
         r = self.faults.random
