@@ -12,8 +12,9 @@ from lifelong.registry.registry import Registry
 
 log = logging.getLogger(__name__)
 
-TTL_SECONDS = 10.0
-"""A writer that was killed is replaced after this long."""
+TTL_SECONDS = 8.0
+"""A writer that was killed is replaced after this long. Nothing else hangs on it: one that is only slow takes its lease
+up again where nobody waits for it, and else is stopped by its epoch."""
 
 
 class Writer:
