@@ -7,8 +7,8 @@ import torch
 from tests.learning.toy import ToyLearner, same, toy_sample
 
 from lifelong.learning.agem import project
-from lifelong.learning.lesson import learn
 from lifelong.learning.losses import evaluate
+from lifelong.learning.online import learn
 from lifelong.learning.optimizers import SGD
 from lifelong.learning.recipe import Recipe
 from lifelong.learning.settings import LearningSettings

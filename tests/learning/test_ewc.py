@@ -8,7 +8,7 @@ from tests.learning.toy import VOCABULARY, ToyLearner, copy_of, same, toy_sample
 from torch.nn import functional as F
 
 from lifelong.learning.ewc import Ewc, fisher
-from lifelong.learning.lesson import learn
+from lifelong.learning.online import learn
 from lifelong.learning.optimizers import SGD
 from lifelong.learning.recipe import Recipe
 from lifelong.learning.settings import LearningSettings

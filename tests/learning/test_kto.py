@@ -11,8 +11,8 @@ from tests.learning.toy import ToyLearner, toy_sample
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
 from lifelong.learning.kto import Kto, disliked_answer, is_rated, kto_loss
-from lifelong.learning.lesson import learn
 from lifelong.learning.losses import evaluate, sample_losses
+from lifelong.learning.online import learn
 from lifelong.learning.optimizers import SGD
 from lifelong.learning.preference import is_pair
 from lifelong.learning.recipe import Recipe

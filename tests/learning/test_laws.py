@@ -18,9 +18,9 @@ from lifelong.learning.ema import Ema
 from lifelong.learning.ewc import Ewc
 from lifelong.learning.kl_base import KlToBase, LearningWithoutForgetting
 from lifelong.learning.kto import Kto
-from lifelong.learning.lesson import learn
 from lifelong.learning.multi_frequency import MultiFrequency, by_layer
 from lifelong.learning.olora import OLora
+from lifelong.learning.online import learn
 from lifelong.learning.optimizers import SGD, AdamW
 from lifelong.learning.preference import Dpo
 from lifelong.learning.recipe import Method, Recipe

@@ -10,8 +10,8 @@ import pytest
 from tests.learning.toy import ToyLearner, toy_sample
 
 from lifelong.learning import predictions
-from lifelong.learning.lesson import learn
 from lifelong.learning.losses import evaluate
+from lifelong.learning.online import learn
 from lifelong.learning.optimizers import AdamW
 from lifelong.learning.recipe_settings import RecipeSettings
 from lifelong.learning.recipes import make_recipe, slow_weights

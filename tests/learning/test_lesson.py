@@ -1,37 +1,18 @@
-"""The micro-batch with a recipe: which hook is asked when, and that an empty recipe changes nothing."""
+"""The micro-batch with a recipe: which hook is asked when."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from tests.learning.toy import ToyLearner, copy_of, same, toy_sample
+from tests.learning.toy import ToyLearner, same, toy_sample
 
-from lifelong.learning import online
-from lifelong.learning.lesson import learn
 from lifelong.learning.losses import evaluate, sample_losses
-from lifelong.learning.optimizers import SGD, AdamW
+from lifelong.learning.online import learn
+from lifelong.learning.optimizers import SGD
 from lifelong.learning.recipe import Method, Recipe
 from lifelong.learning.settings import LearningSettings
 
 SGD_SETTINGS = LearningSettings(optimizer="sgd", learning_rate=0.1, max_grad_norm=0)
-
-
-def test_an_empty_recipe_takes_the_steps_of_plain_fine_tuning(new_learner, new_sample):
-    settings = LearningSettings(learning_rate=1e-2, max_steps=6, min_steps=2, tokens_per_pass=60)
-    new = [new_sample(1, until_known=True), new_sample(2, task="sort"), new_sample(3, weight=0.5)]
-    ends = []
-    for with_recipe in (False, True):
-        learner = new_learner()
-        optimizer = AdamW(learner.parameters, settings)
-        arguments = (learner, optimizer, new, lambda step: [new_sample(20 + step)], settings)
-        lesson = learn(*arguments, recipe=Recipe(), version=1) if with_recipe else online.learn(*arguments)
-        ends.append((copy_of(learner), optimizer.state(), lesson))
-    (weights, state, plain), (weights_too, state_too, lesson) = ends
-    assert same(weights, weights_too)
-    assert same(state, state_too)
-    assert (lesson.before, lesson.after, lesson.num_steps, lesson.num_tokens) == (
-        plain.before, plain.after, plain.num_steps, plain.num_tokens,
-    )  # fmt: skip
 
 
 class Witness(Method):

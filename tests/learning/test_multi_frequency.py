@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.learning.toy import ToyLearner, toy_sample
 
-from lifelong.learning.lesson import learn
 from lifelong.learning.losses import sample_losses
 from lifelong.learning.multi_frequency import MultiFrequency, by_layer
+from lifelong.learning.online import learn
 from lifelong.learning.optimizers import SGD
 from lifelong.learning.recipe import Recipe
 from lifelong.learning.settings import LearningSettings

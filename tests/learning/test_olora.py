@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.learning.toy import ToyLearner, copy_of, same, toy_sample
 
-from lifelong.learning.lesson import learn
 from lifelong.learning.olora import OLora
+from lifelong.learning.online import learn
 from lifelong.learning.optimizers import SGD, AdamW
 from lifelong.learning.recipe import Recipe
 from lifelong.learning.settings import LearningSettings

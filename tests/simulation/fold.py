@@ -37,7 +37,7 @@ def fold_weights(config: RunConfig, evidence: Evidence) -> str | None:
     s = config.trainer
     base = model.load(s.model)
     learner = AdapterLearner(base, s.adapter, seed=s.learning.seed, max_tokens=s.learning.max_tokens)
-    schooling = Schooling(learner, s.learning, s.gate, [], ManualClock())
+    schooling = Schooling(learner, s.curriculum, [], ManualClock())
     schooling.begin(s.trainer.anchor_prompts)
     for index, batch in enumerate(batches):
         later = [forget for other in batches[index:] for forget in other.forgets]

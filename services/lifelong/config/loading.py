@@ -21,7 +21,7 @@ from lifelong.errors import ConfigError
 SECTIONS = frozenset(
     {
         *("line", "kafka", "redis", "artifacts", "metrics", "log"),
-        *("model", "adapter", "engine", "memory", "learning", "gate"),
+        *("model", "adapter", "engine", "memory", "learning", "recipe", "gate"),
         *("collector", "trainer", "distiller", "inference"),
     }
 )

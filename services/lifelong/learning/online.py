@@ -5,12 +5,15 @@ steps on a micro-batch go on until every ``until_known`` sample is below the tar
 samples are examples of a task, from which one learns by their number: they get ``min_steps``.
 
 Every sample is scored before it is learnt (prequential evaluation, Dawid 1984): that is the first forward pass.
+
+What keeps the old is a *recipe* (``lifelong.learning.recipe``), which is asked at each place of the micro-batch; an
+empty one changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -18,6 +21,7 @@ from lifelong.contracts.samples import Sample
 from lifelong.learning.base import Learner, chunks
 from lifelong.learning.losses import evaluate, sample_losses, weights
 from lifelong.learning.optimizers import Optimizer
+from lifelong.learning.recipe import Recipe, take_gradients
 from lifelong.learning.settings import LearningSettings
 
 
@@ -31,6 +35,9 @@ class Lesson:
     num_tokens: int
     """That went forward and backward, prompts, replay and anchors included, padding not."""
 
+    mixed_in: dict[str, float] = field(default_factory=dict)
+    """Of each old sample when it was last seen, before the step that it was mixed into."""
+
     @property
     def last_loss(self) -> float:
         return sum(self.after.values()) / max(1, len(self.after))
@@ -43,24 +50,42 @@ def learn(
     mix_in: Callable[[int], Sequence[Sample]],
     settings: LearningSettings,
     on_step: Callable[[int], None] = lambda step: None,
+    *,
+    recipe: Recipe | None = None,
+    version: int = 0,
 ) -> Lesson:
-    """Steps on ``new`` and, mixed in, replay and anchors.
+    """Steps on ``new`` and, mixed in, old samples.
 
     Args:
         mix_in: what goes into a step beside the new samples, by the number of the step. Other old samples in each step
             protect more of the past at the same cost.
         on_step: called with the number of steps done before each step, for whoever has something to do meanwhile.
+        version: that this micro-batch leads to.
     """
     assert new
+    recipe = recipe or Recipe()
     before: dict[str, float] = {}
     latest: dict[str, float] = {}  # of each new sample at the present weights, where that is known
+    old: dict[str, float] = {}
     to_know = [sample for sample in new if sample.until_known]
     num_steps = num_tokens = 0
+    recipe.begin(learner, new, version)
 
     def is_known() -> bool:
         return num_steps >= settings.min_steps and all(
             latest.get(sample.id, float("inf")) < settings.target_loss_nats for sample in to_know
         )
+
+    def backward(samples: Sequence[Sample], sum_of_weights: float, losses: dict[str, float]) -> None:
+        """Adds these samples' part of the gradient of the weighted mean, and their cross-entropies to ``losses``."""
+        for chunk in chunks(learner, samples, settings.tokens_per_pass):
+            predicted = learner.logits(chunk)
+            loss_S = sample_losses(predicted, len(chunk))
+            losses.update(zip((sample.id for sample in chunk), loss_S.tolist(), strict=True))
+            if losses is latest and is_known():  # never before the last chunk; its backward pass is spared
+                return
+            loss_S = recipe.loss(learner, chunk, predicted, loss_S)
+            _backward((loss_S * weights(chunk, loss_S.device)).sum() / sum_of_weights)
 
     while num_steps < settings.max_steps:
         active = list(new) if num_steps < settings.min_steps else to_know
@@ -68,38 +93,36 @@ def learn(
             break
         on_step(num_steps)
         mixed_in = mix_in(num_steps)
-        sum_of_weights = sum(sample.weight for sample in [*active, *mixed_in])
-        for chunk in chunks(learner, active, settings.tokens_per_pass):
-            loss_S = sample_losses(learner.logits(chunk), len(chunk))
-            latest.update(_by_id(chunk, loss_S))
-            if is_known():  # never before the last chunk; its backward pass is spared
-                break
-            _backward(loss_S, chunk, sum_of_weights)
+        # Gradients that are combined are each a mean of their own.
+        together = [*active, *mixed_in] if recipe.combine is None else active
+        sum_of_weights = sum(sample.weight for sample in together)
+        backward(active, sum_of_weights, latest)
         before = before or dict(latest)
         if is_known():
-            _drop_gradients(learner)
+            take_gradients(learner)
             break
-        for chunk in chunks(learner, mixed_in, settings.tokens_per_pass):
-            _backward(sample_losses(learner.logits(chunk), len(chunk)), chunk, sum_of_weights)
+        if recipe.combine is None:
+            backward(mixed_in, sum_of_weights, old)
+        elif mixed_in:
+            of_new = take_gradients(learner)
+            backward(mixed_in, sum(sample.weight for sample in mixed_in), old)
+            for name, gradient in recipe.combine(of_new, take_gradients(learner)).items():
+                learner.parameters[name].grad = gradient
+        penalty = recipe.penalty(learner)
+        if penalty is not None:
+            _backward(penalty)
+        recipe.before_update(learner)
         step_tokens = sum(map(learner.num_tokens, [*active, *mixed_in]))
         optimizer.step(step_tokens)
+        recipe.after_update(learner, step_tokens)
         num_steps, num_tokens = num_steps + 1, num_tokens + step_tokens
         latest.clear()
 
     unknown = [sample for sample in new if sample.id not in latest]
     after = latest | evaluate(learner, unknown, settings.tokens_per_pass)
-    return Lesson(before, {sample.id: after[sample.id] for sample in new}, num_steps, num_tokens)
+    recipe.end(learner, new, version)
+    return Lesson(before, {sample.id: after[sample.id] for sample in new}, num_steps, num_tokens, old)
 
 
-def _backward(loss_S: Tensor, samples: Sequence[Sample], sum_of_weights: float) -> None:
-    """Adds these samples' part of the gradient of the weighted mean over the whole micro-batch."""
-    ((loss_S * weights(samples, loss_S.device)).sum() / sum_of_weights).backward()  # type: ignore[no-untyped-call]
-
-
-def _drop_gradients(learner: Learner) -> None:
-    for parameter in learner.parameters.values():
-        parameter.grad = None
-
-
-def _by_id(samples: Sequence[Sample], loss_S: Tensor) -> dict[str, float]:
-    return dict(zip((sample.id for sample in samples), loss_S.tolist(), strict=True))
+def _backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 A *method* is a small object with a hook at each place of a micro-batch where a paper does something, and with a state
 that is a flat dictionary of tensors. It overrides the hooks its paper has; the others do nothing. A *recipe* is some
-methods under their names, and is asked by ``lifelong.learning.lesson.learn`` in this order::
+methods under their names, and is asked by ``lifelong.learning.online.learn`` in this order::
 
     begin(learner, new, version)             before the first step: what the model says *now* can still be asked
     for each step:

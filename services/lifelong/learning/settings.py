@@ -41,8 +41,9 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens_per_pass: Annotated[int, Meta(ge=8)] = 512
     """That go through the model at once. A bound on memory; the gradient is the same."""
 
-    replay: Literal["reservoir", "balanced"] = "reservoir"
-    """``balanced``: as many of each task as possible, however rare it is."""
+    replay: Literal["reservoir", "balanced", "surprise"] = "reservoir"
+    """``balanced``: as many of each task as possible, however rare it is. ``surprise``: half of them so, the other half
+    by how little they were expected."""
     replay_capacity: Annotated[int, Meta(ge=0)] = 2000
     """Samples kept for replay."""
     replay_samples: Annotated[int, Meta(ge=0)] = 4

@@ -21,7 +21,7 @@ from lifelong.contracts.samples import Sample
 from lifelong.learning.replay import BalancedReservoir, ReplayState, Reservoir, randbelow
 
 
-class SurpriseState(ReplayState, frozen=True):
+class SurpriseState(ReplayState, frozen=True, omit_defaults=True):
     surprising: tuple[str, ...] = ()
     """Sample ids of the half by surprise, oldest first."""
     by_chance: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ class SurpriseReservoir(Reservoir):
         Raises:
             ValueError: a sample of the state is not among ``samples``.
         """
-        if not isinstance(state, SurpriseState):
+        if not isinstance(state, SurpriseState) or not (state.surprising or state.by_chance):
             state = SurpriseState(state.seen, by_chance=tuple(sample.id for sample in samples))
         by_id = {sample.id: sample for sample in samples}
         if missing := {*state.surprising, *state.by_chance} - by_id.keys():

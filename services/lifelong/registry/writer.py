@@ -29,6 +29,9 @@ class Writer:
         self.writer_id = writer_id
         self.epoch = epoch
         self.lost = threading.Event()
+        self.reclaimed = threading.Event()
+        """Set when the lease was lost with all that Redis knew, and taken up again: what only Redis knew must be said
+        again. Whoever does that clears it."""
         self._registry = registry
         self._ttl_seconds = ttl_seconds
         self._closed = threading.Event()
@@ -46,6 +49,7 @@ class Writer:
             renewed = pointers.renew(self.line, self.writer_id, self._ttl_seconds)
             if not renewed and pointers.reclaim(self.line, self.writer_id, self._ttl_seconds, self.epoch):
                 log.warning("lease of %s was lost with all that Redis knew, and is taken up again", self.line)
+                self.reclaimed.set()
                 renewed = True
         except UnreachableError as error:
             log.warning("lease of %s not renewed, trying again: %s", self.line, error)

@@ -91,6 +91,8 @@ class TrainerApp:
         self._dead_letters = DeadLetters(sink, "trainer", metrics)
         self._trainer: Trainer | None = None
         self._waits_for: str | None = None
+        self._withdrawn_to: int | None = None
+        """The version that answers until something is forgotten; ``None``: the newest does."""
         self._positions: dict[Partition, int] = {}
         """Where reading goes on."""
         health.details = self._details
@@ -231,6 +233,7 @@ class TrainerApp:
             if stop.is_set() or writer.lost.is_set():
                 raise _Interrupted
             self._observed.stepped(step)
+            self._withdraw_again(writer)
 
         if trigger == "forget":
             candidate = self._forget(trainer, writer, stop, on_step)
@@ -299,7 +302,8 @@ class TrainerApp:
         """Raises UnreachableError: to be done again from the start."""
         left = len(found.batches)
         start, registry = found.start, self._registry
-        trainer.return_to(start, {name: registry.weights(start, name) for name in start.files} if start else {})
+        files = {name: registry.weights(start, name) for name in start.files} if start else {}
+        trainer.return_to(start, files, found.batches[0])
         for chapter in self._history.chapters(start, found.batches):
             number = chapter.manifest.number
             self._observed.relearning(left)
@@ -317,15 +321,28 @@ class TrainerApp:
         # One that was rejected has the weights of the one before, but that is the one with a good name.
         accepted = ancestors(self._registry, found.start) if found.start else ()
         number = next((version.number for version in accepted if is_accepted(version)), 0)
+        self._withdrawn_to = number
         state = self._registry.withdraw(self._line, number, epoch=writer.epoch, writer=writer.writer_id)
         if state.live == number:
             log.warning("%s answers until what has to be forgotten at once is", version_key(self._line, number))
         else:
             log.error("an operator holds %s: it is not withdrawn", version_key(self._line, state.live))
 
+    def _withdraw_again(self, writer: Writer) -> None:
+        """Where Redis was lost meanwhile, it has the newest version live again."""
+        if self._withdrawn_to is None or not writer.reclaimed.is_set():
+            return
+        writer.reclaimed.clear()
+        try:
+            self._registry.withdraw(self._line, self._withdrawn_to, epoch=writer.epoch, writer=writer.writer_id)
+        except UnreachableError:
+            writer.reclaimed.set()
+
     def _finish(self, manifest: Manifest, state: PointerState) -> None:
         """What is left to do when a version is there and its pointer has moved; may be done twice."""
         self._announce(manifest, promoted=is_accepted(manifest) and state.live == manifest.number)
+        if manifest.batches[0].trigger == "forget":
+            self._withdrawn_to = None
         if manifest.relearned:
             gone = self._registry.drop_left_out(manifest)
             log.info("deleted the files of the versions that had to be left out: %s", gone or "none were left")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,7 @@ from lifelong.config.shared import (
     RedisSettings,
 )
 from lifelong.learning.gate import GateSettings
+from lifelong.learning.recipe_settings import RecipeSettings
 from lifelong.learning.settings import LearningSettings
 from lifelong.model.settings import AdapterSettings, ModelSettings
 
@@ -38,6 +39,14 @@ class TrainerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in English. Read once, when a line begins."""
 
 
+class Curriculum(NamedTuple):
+    """How a micro-batch is learnt and judged: with the model and the samples, all that decides bytes."""
+
+    learning: LearningSettings = LearningSettings()
+    recipe: RecipeSettings = RecipeSettings()
+    gate: GateSettings = GateSettings()
+
+
 class Settings(msgspec.Struct, frozen=True):
     line: LineSettings = LineSettings()
     kafka: KafkaSettings = KafkaSettings()
@@ -48,5 +57,10 @@ class Settings(msgspec.Struct, frozen=True):
     model: ModelSettings = ModelSettings()
     adapter: AdapterSettings = AdapterSettings()
     learning: LearningSettings = LearningSettings()
+    recipe: RecipeSettings = RecipeSettings()
     gate: GateSettings = GateSettings()
     trainer: TrainerSettings = TrainerSettings()
+
+    @property
+    def curriculum(self) -> Curriculum:
+        return Curriculum(self.learning, self.recipe, self.gate)

@@ -12,17 +12,15 @@ from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, SampleRecord
 from lifelong.contracts.versions import Batch, Manifest, Verdict
 from lifelong.errors import ConfigError, DecodeError
-from lifelong.learning.gate import GateSettings, mean
-from lifelong.learning.settings import LearningSettings
-from lifelong.model.adapter import adapter_state
+from lifelong.learning.gate import mean
 from lifelong.model.hashing import combined_sha256, tensor_hashes
 from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import Clock
 from lifelong.stream.base import Record
-from lifelong.trainer.config import Settings
+from lifelong.trainer.config import Curriculum, Settings
 from lifelong.trainer.history import Chapter
 from lifelong.trainer.intake import Entry, Intake, Trigger
-from lifelong.trainer.recorded import gate_of, learning_of, recorded_settings
+from lifelong.trainer.recorded import curriculum_of, recorded_settings
 from lifelong.trainer.schooling import Report, Schooling
 
 
@@ -46,7 +44,7 @@ class Trainer:
         self._clock = clock
         self._recorded = recorded_settings(learner, settings)
         self._probes = probes
-        self.schooling = Schooling(learner, settings.learning, settings.gate, probes, clock)
+        self.schooling = Schooling(learner, settings.curriculum, probes, clock)
         self.intake = Intake(settings.trainer, {})
         self.number = 0
         """Of the version in memory."""
@@ -71,7 +69,7 @@ class Trainer:
             ConfigError: base or adapter are not those that the line was learnt with.
         """
         self._return_to(manifest, files)
-        self._use_settings(self.settings.learning, self.settings.gate)
+        self._follow(self.settings.curriculum)
         self.newest = max(self.newest, manifest.number)
         self.intake = Intake(self.settings.trainer, manifest.watermarks)
 
@@ -82,10 +80,9 @@ class Trainer:
                 f"line {manifest.line!r} was learnt on {manifest.base} ({manifest.base_sha256[:12]}), this is "
                 f"{self.learner.base.name} ({self.learner.base.sha256[:12]}); set line.name to begin a new line",
             )
-        learning, gate = learning_of(manifest), gate_of(manifest)
-        self.schooling = Schooling(self.learner, learning, gate, self._probes, self._clock)
+        self.schooling = Schooling(self.learner, curriculum_of(manifest), self._probes, self._clock)
         try:
-            self.schooling.restore(files)
+            self.schooling.restore(files, self.schooling.curriculum)
         except ValueError as error:
             raise ConfigError("adapter", f"not that of line {manifest.line!r}: {error}") from error
         self.number = manifest.number
@@ -118,11 +115,16 @@ class Trainer:
         return self._candidate(report, trigger, parent, epoch, waited)
 
     def return_to(
-        self, start: Manifest | None, files: Mapping[str, bytes], anchors: Sequence[Sample] | None = None
+        self,
+        start: Manifest | None,
+        files: Mapping[str, bytes],
+        following: Manifest,
+        anchors: Sequence[Sample] | None = None,
     ) -> None:
         """Take up an older version, or (``None``) the beginning, to relearn what follows. What waits goes on waiting.
 
         Args:
+            following: has the settings of the first micro-batch to be relearnt, with which the line began.
             anchors: of the line, where it was neither begun nor restored here.
 
         Raises as ``restore``.
@@ -131,14 +133,14 @@ class Trainer:
         if start is not None:
             self._return_to(start, files)
         else:
-            self._begin_anew(self.schooling.anchors if anchors is None else anchors)
+            self._begin_anew(self.schooling.anchors if anchors is None else anchors, curriculum_of(following))
 
     def relearn(
         self, chapter: Chapter, unwanted: Sequence[Forget], on_step: Callable[[int], None] = lambda step: None
     ) -> Report:
         """One micro-batch of the past again: under its old number, with its old settings, without what is unwanted."""
         samples, num_gone = chapter.without(unwanted)
-        self._use_settings(learning_of(chapter.manifest), gate_of(chapter.manifest))
+        self._follow(curriculum_of(chapter.manifest))
         past = Entry(
             outcomes=chapter.outcomes + Counter(forgotten=num_gone),
             watermarks=chapter.manifest.watermarks,
@@ -154,7 +156,7 @@ class Trainer:
             relearned: numbers of the micro-batches that were learnt again since ``return_to``; none: it was not called.
             reason: of the verdict.
         """
-        self._use_settings(self.settings.learning, self.settings.gate)
+        self._follow(self.settings.curriculum)
         batch = self.intake.next_batch()
         assert batch.forgets, "next_forgets comes first"
         parent = self._start if relearned else self.number
@@ -162,12 +164,10 @@ class Trainer:
         report = report._replace(verdict=Verdict(True, reason))
         return self._candidate(report, "forget", parent, epoch, {}, tuple(relearned))
 
-    def _begin_anew(self, anchors: Sequence[Sample]) -> None:
+    def _begin_anew(self, anchors: Sequence[Sample], curriculum: Curriculum) -> None:
         """As before the first version: a fresh adapter, nothing known of any sample."""
-        self.learner.reset()
-        s = self.settings
-        self.schooling = Schooling(self.learner, s.learning, s.gate, self._probes, self._clock)
-        self.schooling.begin(s.trainer.anchor_prompts, anchors)
+        self.schooling = Schooling(self.learner, curriculum, self._probes, self._clock)
+        self.schooling.begin(self.settings.trainer.anchor_prompts, anchors)
         self.number = 0
         self.watermarks, self.positions, self.counts = {}, {}, Counter()
         self._newest_event_time = None
@@ -202,7 +202,7 @@ class Trainer:
         measured: Mapping[str, float],
         relearned: tuple[int, ...] = (),
     ) -> Candidate:
-        tensors = tensor_hashes(adapter_state(self.learner.model))
+        tensors = tensor_hashes(self.schooling.served_state())
         manifest = Manifest(
             line=self.settings.line.name,
             number=self.number,
@@ -236,14 +236,14 @@ class Trainer:
         )
         return Candidate(manifest, self.schooling.files(), report)
 
-    def _use_settings(self, learning: LearningSettings, gate: GateSettings) -> None:
-        """As if the process had been started again with them."""
+    def _follow(self, curriculum: Curriculum) -> None:
+        """As if the process had been started again with these settings."""
         before = self.schooling
-        if (learning, gate) == (before.learning, before.gate):
+        if curriculum == before.curriculum:
             return
-        self.schooling = Schooling(self.learner, learning, gate, self._probes, self._clock)
-        same_optimizer = learning.optimizer == before.learning.optimizer
-        self.schooling.restore(before.files(), same_optimizer=same_optimizer)
+        files = before.files()
+        self.schooling = Schooling(self.learner, curriculum, self._probes, self._clock)
+        self.schooling.restore(files, before.curriculum)
 
 
 def decode(record: Record) -> SampleRecord:

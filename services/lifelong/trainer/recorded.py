@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import logging
 from pathlib import Path
@@ -16,10 +17,11 @@ from lifelong.contracts.samples import Sample
 from lifelong.contracts.versions import Manifest
 from lifelong.errors import ConfigError
 from lifelong.learning.gate import GateSettings
+from lifelong.learning.recipe_settings import RecipeSettings
 from lifelong.learning.settings import LearningSettings
 from lifelong.model.learner import AdapterLearner
 from lifelong.model.settings import AdapterSettings, ModelSettings
-from lifelong.trainer.config import Settings
+from lifelong.trainer.config import Curriculum, Settings
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def recorded_settings(learner: AdapterLearner, settings: Settings) -> dict[str, 
         "peft": peft.__version__,
         "learning.optimizer": settings.learning.optimizer,
     }
-    for section in ("adapter", "learning", "gate"):
+    for section in ("adapter", "learning", "recipe", "gate"):
         for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
             recorded[f"{section}.{name}"] = value
     if settings.gate.probes:
@@ -44,14 +46,13 @@ def recorded_settings(learner: AdapterLearner, settings: Settings) -> dict[str, 
     return {name: str(value) for name, value in recorded.items()}
 
 
-def learning_of(manifest: Manifest) -> LearningSettings:
-    """How the version was learnt."""
-    return _section(manifest, "learning", LearningSettings)
-
-
-def gate_of(manifest: Manifest) -> GateSettings:
-    """How the version was judged."""
-    return _section(manifest, "gate", GateSettings)
+def curriculum_of(manifest: Manifest) -> Curriculum:
+    """How the version was learnt and judged."""
+    return Curriculum(
+        _section(manifest, "learning", LearningSettings),
+        _section(manifest, "recipe", RecipeSettings),
+        _section(manifest, "gate", GateSettings),
+    )
 
 
 def adapter_of(manifest: Manifest) -> AdapterSettings:
@@ -61,11 +62,18 @@ def adapter_of(manifest: Manifest) -> AdapterSettings:
 def _section(manifest: Manifest, section: str, kind: type[S]) -> S:
     fields = {field.name for field in msgspec.structs.fields(kind)}
     values = {
-        name: None if value == "None" else value
+        name: _parsed(value)
         for key, value in manifest.settings.items()
         if key.startswith(section + ".") and (name := key.removeprefix(section + ".")) in fields
     }
     return msgspec.convert(values, kind, strict=False)
+
+
+def _parsed(value: str) -> Any:
+    """Texts, numbers and names stay as they are: ``msgspec.convert`` knows what they should be."""
+    if value == "None":
+        return None
+    return ast.literal_eval(value) if value.startswith("(") else value
 
 
 def as_recorded(model: ModelSettings, manifest: Manifest) -> ModelSettings:

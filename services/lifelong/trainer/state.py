@@ -9,12 +9,17 @@ import msgspec
 from lifelong.contracts.samples import Sample
 from lifelong.errors import CorruptVersionError
 from lifelong.learning.replay import ReplayState
+from lifelong.learning.surprise import SurpriseState
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 REPLAY_FILE = "replay.jsonl"
 HELD_OUT_FILE = "held_out.jsonl"
 ANCHORS_FILE = "anchors.jsonl"
 STATE_FILE = "state.json"
+RECIPE_FILE = "recipe.safetensors"
+"""What the methods of the recipe have to remember; only where there is something."""
+FAST_FILE = "fast.safetensors"
+"""The weights that learn, where the adapter that is served is another: a slow average of them."""
 
 
 class LearnerState(msgspec.Struct, frozen=True):
@@ -22,7 +27,8 @@ class LearnerState(msgspec.Struct, frozen=True):
 
     learnt: dict[str, int] = {}
     """Samples by task, since the line began."""
-    replay: ReplayState = ReplayState()
+    replay: SurpriseState = SurpriseState()
+    """What belongs to surprise is empty where the buffer does not choose by it."""
     held_out: ReplayState = ReplayState()
     held_out_losses: dict[str, float] = {}
     """Under this version; of the probes too."""

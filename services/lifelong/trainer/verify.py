@@ -18,7 +18,6 @@ import torch
 from lifelong.contracts.samples import Sample
 from lifelong.contracts.versions import Manifest, version_key
 from lifelong.errors import ConfigError, CorruptVersionError
-from lifelong.model.adapter import adapter_state
 from lifelong.model.base import BaseModel
 from lifelong.model.hashing import combined_sha256, tensor_hashes
 from lifelong.model.learner import AdapterLearner
@@ -30,7 +29,7 @@ from lifelong.trainer.config import Settings
 from lifelong.trainer.forgetting import Plan
 from lifelong.trainer.handler import Trainer
 from lifelong.trainer.history import History
-from lifelong.trainer.recorded import adapter_of, as_recorded, gate_of, learning_of, read_probes, recorded_settings
+from lifelong.trainer.recorded import adapter_of, as_recorded, curriculum_of, read_probes, recorded_settings
 from lifelong.trainer.state import ANCHORS_FILE, unpack_samples
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ def verify(
     batches = batches_since(registry, manifest, start.number if start else 0)
     with _as_learnt(manifest):
         trainer = _trainer(manifest, as_recorded(model, manifest), load)
-        trainer.return_to(start, files, _anchors(registry, manifest))
+        trainer.return_to(start, files, batches[0], _anchors(registry, manifest))
         forgets = {c.manifest.number: c.forgets for c in history.chapters(start, batches) if c.forgets}
         plan = Plan(start, batches, forgets)
         num_samples = 0
@@ -112,13 +111,14 @@ def _anchors(registry: Registry, manifest: Manifest) -> list[Sample]:
 
 
 def _trainer(manifest: Manifest, model: ModelSettings, load: Callable[[ModelSettings], BaseModel]) -> Trainer:
-    learning, gate, adapter = learning_of(manifest), gate_of(manifest), adapter_of(manifest)
+    curriculum, adapter = curriculum_of(manifest), adapter_of(manifest)
+    learning, recipe, gate = curriculum
     if gate.probes:
         probes_sha256 = hashlib.sha256(_read(gate.probes)).hexdigest()
         if probes_sha256 != manifest.settings["gate.probes_sha256"]:
             raise ConfigError("gate.probes", f"{gate.probes} is not what it was when the version was learnt")
     learner = AdapterLearner(load(model), adapter, seed=learning.seed, max_tokens=learning.max_tokens)
-    settings = Settings(model=model, adapter=adapter, learning=learning, gate=gate)
+    settings = Settings(model=model, adapter=adapter, learning=learning, recipe=recipe, gate=gate)
     return Trainer(learner, settings, read_probes(gate.probes), SystemClock())
 
 
@@ -145,7 +145,7 @@ def _as_learnt(manifest: Manifest) -> Iterator[None]:
 
 def _differences(trainer: Trainer, manifest: Manifest) -> list[str]:
     found = []
-    weights = combined_sha256(tensor_hashes(adapter_state(trainer.learner.model)))
+    weights = combined_sha256(tensor_hashes(trainer.schooling.served_state()))
     if weights != manifest.weights_sha256:
         found.append(f"weights: {weights[:12]} and not {manifest.weights_sha256[:12]}")
     for name, data in trainer.schooling.files().items():

@@ -15,7 +15,9 @@ from lifelong.learning.settings import LearningSettings
 from lifelong.model.base import load_base
 from lifelong.registry.chain import ancestors, batches_since
 from lifelong.stream.base import Partition
+from lifelong.trainer import app as app_module
 from lifelong.trainer.config import Settings
+from lifelong.trainer.handler import Trainer
 from lifelong.trainer.history import History
 from lifelong.trainer.state import REPLAY_FILE, unpack_samples
 from lifelong.trainer.verify import verify
@@ -159,6 +161,35 @@ def test_at_once_nothing_that_has_it_answers_any_more(world, story, new_record, 
     # Version 5 is learnt from what waited, on top of what has to go: it is not served.
     assert lives == [1, 1, 6]
     assert world.registry.manifest("lifelong", 6).batches[0].trigger == "forget"
+
+
+def test_a_redis_that_is_lost_meanwhile_does_not_bring_it_back(world, story, new_record, monkeypatch):
+    world.publish(story)
+    world.run()
+    world.publish([forget_record(new_record, 10, Forget(user="ann", at_once=True))])
+    writers, lives = [], []
+    acquire = app_module.acquire_writer
+
+    def acquired(*args, **kwargs):
+        writers.append(acquire(*args, **kwargs))
+        return writers[-1]
+
+    monkeypatch.setattr(app_module, "acquire_writer", acquired)
+    relearn = Trainer.relearn
+
+    def relearn_and_lose(trainer, chapter, unwanted, on_step):
+        if not lives:
+            world.pointers._lines.clear()
+            assert world.registry.state("lifelong").live == 4
+            writers[0].beat()
+        report = relearn(trainer, chapter, unwanted, on_step)
+        lives.append(world.registry.state("lifelong").live)
+        return report
+
+    monkeypatch.setattr(Trainer, "relearn", relearn_and_lose)
+    world.run()
+    assert lives == [1, 1, 1]
+    assert world.registry.state("lifelong").live == 5
 
 
 @pytest.mark.parametrize(
