@@ -64,8 +64,19 @@ _CAN_FAIL = (
     "memory.",
     "outputs.",
 )
-WORLD = ("rebalance", "pointers lost", "power cut", "broker away", "redis away", "retire", "zombie", "zombie")
-ZOMBIES = ("pointers.move", "disk.sync", "disk.link", "disk.sync_folder", "stream.flush", "step")
+WORLD = (
+    "rebalance",
+    "pointers lost",
+    "power cut",
+    "broker away",
+    "redis away",
+    "retire",
+    "zombie",
+    "zombie",
+    "lossy",
+    "lossy",
+)
+ZOMBIES = (*["pointers.move"] * 3, "disk.sync", "disk.link", "disk.sync_folder", "stream.flush", "step")
 """Where a trainer is stalled for so long that another takes over, and then goes on."""
 FATES: tuple[Fate, ...] = ("twice", "late", "unknown", "lost")
 
@@ -123,6 +134,13 @@ class Faults:
                 self.hits[fault.what, f"{place.kind} {place.point}"] += 1
                 return fault.what
         return None
+
+    def lossy(self, task: Task) -> Fate | None:
+        """While the broker is hardly to be reached: what becomes of a record that is sent."""
+        fate = self.random.choice((*FATES, None, None))
+        if fate is not None:
+            self.hits[fate, f"{task.process.kind} stream.send"] += 1
+        return fate
 
     def note(self, what: str) -> None:
         self.hits[what, "world"] += 1

@@ -93,7 +93,7 @@ class World:
     def __init__(self, config: RunConfig, workload: Workload) -> None:
         self.config = config
         self.workload = workload
-        kinds = ["collector", *["trainer"] * 3]
+        kinds = ["collector"] * 2 + [*["trainer"] * 3]
         kinds += ["server"] * bool(config.num_servers) + ["distiller"] * bool(config.num_distillers)
         self.faults = Faults(config.seed, kinds, config.num_faults)
         self.schedule = Schedule(config.seed, self._on_point)
@@ -115,6 +115,7 @@ class World:
         self.followed: dict[str, list[int]] = {}
         self.problems: list[str] = []
         self._away: dict[str, float] = {}
+        self._lossy_until = 0.0
         self._zombie: str | None = None
         """The point at which the next trainer that comes there is stalled."""
         self._num_to_publish = len(workload.events) + len(workload.requests)
@@ -135,7 +136,10 @@ class World:
         for slot in self.slots:
             self.schedule.at(r.choice([0.0, 0.0, r.uniform(0, 15)]), lambda slot=slot: self._start(slot))
         for _ in range(self.config.num_world_faults):
-            self.schedule.at(r.uniform(0.5, self.config.fault_seconds), lambda what=r.choice(WORLD): self._strike(what))
+            what = r.choice(WORLD)
+            # These need somebody at work to strike at.
+            last = max(1.0, self.workload.events[-1].at) if what in ("zombie", "lossy") else self.config.fault_seconds
+            self.schedule.at(r.uniform(0.1, last), lambda what=what: self._strike(what))
         self.schedule.at(self.config.fault_seconds, self._end_faults)
         try:
             self.schedule.run(self._is_over)
@@ -168,6 +172,7 @@ class World:
     def _end_faults(self) -> None:
         self.faults.is_over = True
         self._away.clear()
+        self._lossy_until = 0.0
         self._look()
 
     def _look(self) -> None:
@@ -355,10 +360,12 @@ class World:
         for what, until in self._away.items():
             if until > now and point in _AWAY[what]:
                 raise error_of(point)
+        if point == "stream.send" and now < self._lossy_until:
+            return self.faults.lossy(task)
         fault = self.faults.at(task, point)
         if point == self._zombie and task.process.kind == "trainer" and not self.faults.is_over:
             self._zombie = None
-            self._replace(task)
+            self._replace(task, point)
             return None
         if fault is None:
             return None
@@ -375,9 +382,9 @@ class World:
             raise error_of(point)
         return fault
 
-    def _replace(self, task: Task) -> None:
+    def _replace(self, task: Task, point: str) -> None:
         """It does not answer, so somebody starts another in its place; then it wakes up."""
-        log.info("%.3f %s is a zombie", self.schedule.now, task.process.name)
+        log.info("%.3f %s is a zombie at %s", self.schedule.now, task.process.name, point)
         self._stall(task.process, self.faults.random.choice([15.0, 25.0, 40.0]))
         if sum(slot.kind == "trainer" for slot in self.slots) == 1:
             successor = Slot("trainer", 1)
@@ -414,6 +421,8 @@ class World:
             self.disk.power_cut(r)
             for line in (LINE, STUDENT):
                 self.note_move(line)
+        elif what == "lossy":
+            self._lossy_until = self.schedule.now + r.uniform(2, 12)
         elif what == "zombie":
             self._zombie = r.choice(ZOMBIES)
         elif what == "retire":
