@@ -7,7 +7,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tests.simulation import model, parts
 from tests.simulation.config import RunConfig
@@ -17,6 +17,7 @@ from tests.simulation.faults import WORLD, ZOMBIES, Faults, error_of
 from tests.simulation.invariants import Books, Evidence, Move
 from tests.simulation.schedule import Event, Killed, Process, Schedule, SimulatedClock, Task
 from tests.simulation.server import ServerApp
+from tests.simulation.slots import AWAY, App, Pointers, Slot, is_expected
 
 from lifelong.collector.app import CollectorApp, group_id
 from lifelong.collector.dedupe import LocalSeen
@@ -25,14 +26,12 @@ from lifelong.contracts import topics
 from lifelong.contracts.requests import Output
 from lifelong.contracts.versions import Manifest, parse_version_key, version_key
 from lifelong.distiller.app import DistillerApp
-from lifelong.errors import CorruptVersionError, FencedError, LifelongError, RegistryError, UnreachableError
+from lifelong.errors import CorruptVersionError, LifelongError
 from lifelong.memory.local import LocalMemory
 from lifelong.registry import layout
 from lifelong.registry.directory import DirectoryStore
-from lifelong.registry.local import LocalPointers
 from lifelong.registry.registry import Registry, is_accepted
 from lifelong.runtime.health import Health
-from lifelong.stream.base import Partition
 from lifelong.trainer.app import TrainerApp
 
 log = logging.getLogger(__name__)
@@ -44,49 +43,6 @@ _ROOT = Path("/store")
 _PATIENCE_SECONDS = 400.0
 _MAX_POINTS = 150_000
 _GRACE_SECONDS = 2.0
-
-
-class App(Protocol):
-    def run(self, stop: Any) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Slot:
-    """One process that is always to run, and what there is of it now."""
-
-    def __init__(self, kind: str, index: int) -> None:
-        self.kind = kind
-        self.name = f"{kind}{index}"
-        self.num_starts = 0
-        self.process: Process | None = None
-        self.stop: Event | None = None
-        self.app: Any = None
-        self.sources: list[parts.Source] = []
-        self.sinks: list[parts.Sink] = []
-
-
-class Pointers(LocalPointers):
-    """Tells the world of every move."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world.clock)
-        self._world = world
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name not in ("acquire", "move", "set_live", "restore", "reclaim"):
-            return found
-
-        def call(line: str, *args: Any, **kwargs: Any) -> Any:
-            result = found(line, *args, **kwargs)
-            self._world.note_move(line)
-            return result
-
-        return call
-
-    def lose(self) -> None:
-        self._lines.clear()
 
 
 class World:
@@ -105,7 +61,7 @@ class World:
         self.disk = SimulatedDisk()
         self.disk.on_link = self._note_commit
         self.store = DirectoryStore(_ROOT, self.disk.mounted(lambda step: None))
-        self.pointers = Pointers(self)
+        self.pointers = Pointers(self.clock, self.note_move)
         self.memory = LocalMemory()
         self.seen = LocalSeen(7 * 24 * 3600.0, 0.8)
         self.halves = LocalHalves()
@@ -252,7 +208,7 @@ class World:
         """Whatever else the process had running ends with it."""
         error = process.error
         log.info("%.3f %s ends: %r", self.schedule.now, process.name, error)
-        if error is not None and not _is_expected(error, self.faults):
+        if error is not None and not is_expected(error, self.faults):
             self.problems.append(f"{process.name} died of {''.join(traceback.format_exception(error)).strip()}")
         has_left = not process.is_killed and error is None and slot.stop is not None and slot.stop.is_set()
         process.is_killed = True
@@ -358,7 +314,7 @@ class World:
     def _on_point(self, task: Task, point: str) -> str | None:
         now = self.schedule.now
         for what, until in self._away.items():
-            if until > now and point in _AWAY[what]:
+            if until > now and point in AWAY[what]:
                 raise error_of(point)
         if point == "stream.send" and now < self._lossy_until:
             return self.faults.lossy(task)
@@ -489,35 +445,9 @@ class World:
         )
 
 
-_STREAM = frozenset(f"stream.{name}" for name in ("poll", "flush", "commit"))
-_REDIS = frozenset(
-    {f"pointers.{name}" for name in ("read", "acquire", "renew", "move", "restore", "release", "reclaim")}
-    | {"seen.first_seen", "halves.meet", "memory.put", "memory.forget", "outputs.put"}
-)
-_AWAY = {"broker away": _STREAM, "redis away": _REDIS}
-
-
 def _expected(output: Output, manifests: dict[str, dict[int, Manifest]]) -> str | None:
     line, number = parse_version_key(output.version)
     if not number:
         return "base"
     manifest = manifests.get(line, {}).get(number)
     return manifest.weights_sha256 if manifest else None
-
-
-def _is_expected(error: BaseException, faults: Faults) -> bool:
-    """Whether a process may end so; a supervisor starts it again."""
-    if isinstance(error, FencedError | UnreachableError):
-        return True
-    if type(error) is not RegistryError:
-        return False
-    disk_failed = any(what.startswith("fail") and " disk." in place for what, place in faults.hits)
-    # A successor has cleared away what this one was still writing.
-    is_cleared = isinstance(error.__cause__, FileNotFoundError)
-    # Between two looks at the pointers.
-    is_lost = "nothing is known of line" in str(error) and ("pointers lost", "world") in faults.hits
-    return disk_failed or is_cleared or is_lost
-
-
-def partition_of(topic: str, number: int) -> Partition:
-    return Partition(topic, number)
