@@ -124,7 +124,7 @@ def _summarise(files: Sequence[TextIO], results: list[Result], seconds: float) -
     hits: Counter[tuple[str, str]] = Counter()
     for result in results:
         for fault, hit in zip(result.schedule.faults, result.hits, strict=True):
-            hits[fault.kind, "tore" if hit.startswith("tore") else hit] += 1
+            hits[fault.kind, hit.rstrip("0123456789").rstrip("-")] += 1
     num_failed = sum(bool(result.problems) for result in results)
     _say(files, "")
     each = seconds / max(1, len(results))

@@ -116,8 +116,8 @@ def _fault(kind: Kind, draw: random.Random, num_events: int) -> Fault:
         case "kill-in-commit":
             after: After = draw.choice(("folder", "scratch", "manifest", "manifest"))
             # Writing takes about a millisecond, and so does being killed.
-            delay_ms = draw.choice((0, 0, 1, 2, 5))
-            return Fault(kind, Moment(after, draw.randint(1, 3), delay_ms), ("trainer",))
+            delay_ms = draw.choice((0, 0, 0, 1, 2))
+            return Fault(kind, Moment(after, draw.randint(1, 2), delay_ms), ("trainer",))
         case "freeze":
             return Fault(kind, moment, (draw.choice((*PROCESSES, "kafka", "valkey")),), draw.uniform(0.5, 3))
         case "stall-trainer":
@@ -136,8 +136,11 @@ def _fault(kind: Kind, draw: random.Random, num_events: int) -> Fault:
         case "disk-full":
             return Fault(kind, moment, (), draw.uniform(1.5, 4))
         case "torn-artifact":
-            damage = draw.choice(("cut", "empty", "gone", "flipped"))
-            file = draw.choice(("adapter_model.safetensors", "optimizer.safetensors", "state.json", "replay.jsonl"))
+            file = draw.choice(("adapter_model.safetensors", "optimizer.safetensors", "state.json", "manifest"))
+            # Without its manifest a version has never been.
+            damage = draw.choice(
+                ("cut", "empty", "flipped") if file == "manifest" else ("cut", "empty", "flipped", "gone")
+            )
             # There must be something to fall back from, and to.
             return Fault(kind, Moment("version", draw.randint(1, 2), draw.choice((0, 20, 300))), (damage, file))
         case "clock-skew":

@@ -62,6 +62,8 @@ class _Planned:
     due_at: float | None = None
     ends_at: float = 0.0
     undo: strokes.Undo = None
+    is_late: bool = False
+    """Its moment did not come before all else was done."""
     look_at: float | None = None
     """When to see how far the commit got that was cut off."""
 
@@ -150,6 +152,7 @@ class Runner:
                 if idle_since and pending and now - idle_since > _LATE_SECONDS:
                     # Its moment did not come: something else was in the way. It strikes now.
                     with self._lock:
+                        pending[0].is_late = True
                         self._strike(pending[0])
             if len(self.world.exits) > _MAX_EXITS:
                 found.append(f"processes end again and again: {waits_for}")
@@ -174,7 +177,7 @@ class Runner:
             time.monotonic() - started,
             what.num_events,
             self.watch.store.num_versions - before[1],
-            tuple(planned.hit or "never" for planned in self._planned),
+            tuple(f"late-{p.hit}" if p.is_late else p.hit or "never" for p in self._planned),
             tuple(exits),
             tuple(found),
         )

@@ -78,6 +78,8 @@ def _tear(fault: Fault, world: World, watch: Watch) -> tuple[str, Undo]:
         return "missed", None
     watch.pointers.damaged.add((LINE, newest.number))
     path = world.artifacts / newest.folder / name
+    if name == "manifest":
+        path = world.artifacts / layout.manifests_path(LINE) / layout.manifest_name(newest.number)
     data = path.read_bytes()
     match damage:
         case "cut":

@@ -125,7 +125,10 @@ class Store:
         self._thread.start()
 
     def manifest(self, line: str, number: int) -> Manifest:
-        """Raises CorruptVersionError, UnknownVersionError."""
+        """As it was when it was first asked for, whatever became of it.
+
+        Raises CorruptVersionError, UnknownVersionError.
+        """
         key = line, number
         if key not in self._manifests:
             self._manifests[key] = self.store.manifest(line, number)

@@ -225,10 +225,16 @@ class Registry:
         needed: set[str] = set()
         for number in numbers:
             if number in recent or _is_kept(number, numbers[-1], max(1, keep)):
-                manifest = self.store.manifest(line, number)
-                needed.add(manifest.folder)
-                if number in recent:
-                    needed.update(ancestor.folder for ancestor in self._ancestors(manifest))
+                try:
+                    manifest = self.store.manifest(line, number)
+                    needed.add(manifest.folder)
+                    if number in recent:
+                        for ancestor in self._ancestors(manifest):
+                            needed.add(ancestor.folder)
+                except CorruptVersionError as error:
+                    # Its manifest, or an ancestor's, may be restored; which folder it names nobody can tell until then.
+                    log.warning("what %s needs is not all known: %s", version_key(line, number), error)
+                    needed.update(f for f in self.store.folders(line) if layout.folder_number(f) == number)
         dropped = []
         for folder in self.store.folders(line):
             number_of_folder = layout.folder_number(folder)

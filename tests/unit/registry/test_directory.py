@@ -16,7 +16,10 @@ from tests.conformance.versions import manifest
 from lifelong.errors import CorruptVersionError, MissingPartError, RegistryError
 from lifelong.registry.directory import DirectoryStore
 from lifelong.registry.disk import RealDisk
-from lifelong.registry.layout import new_folder
+from lifelong.registry.layout import folder_number, new_folder
+from lifelong.registry.pointers import LocalPointers
+from lifelong.registry.registry import Registry
+from lifelong.runtime.clock import ManualClock
 
 # Writes version 2 and dies without warning at the step numbered argv[2], of those that change something on the disk.
 _DIES = """
@@ -142,6 +145,18 @@ def test_a_torn_manifest_is_named(tmp_path: Path) -> None:
     path.with_name("00000002.json").write_bytes(whole)
     with pytest.raises(CorruptVersionError, match="lifelong@1"):
         store.manifest("lifelong", 2)
+
+
+def test_a_torn_manifest_does_not_stop_clearing_up(tmp_path: Path) -> None:
+    store, clock = DirectoryStore(tmp_path), ManualClock()
+    registry = Registry(store, LocalPointers(clock), clock)
+    for number in (1, 2, 3, 4):
+        put_and_commit(store, number)
+    (tmp_path / "lifelong" / "manifests" / "00000003.json").write_bytes(b"{")
+    (dropped,) = registry.prune("lifelong", 2)
+    assert folder_number(dropped) == 1
+    # Its manifest may be restored.
+    assert [folder_number(folder) for folder in store.folders("lifelong")] == [2, 3, 4]
 
 
 def test_one_flipped_bit_is_noticed(tmp_path: Path) -> None:
