@@ -265,6 +265,8 @@ class Versions:
             if generation is None or generation.failure is not None:
                 if generation is not None:
                     self._pinned.pop(key).release()
+                # No pointer names it, so it may have been made this moment, and must not be gone after a power cut.
+                self._registry.store.secure(line)
                 generation = self._load(line, number)
                 self._pinned[key] = generation
             self._pinned.move_to_end(key)
