@@ -58,7 +58,8 @@ def run_seed(seed: int) -> Result:
     problems = world.problems
     if not problems:
         evidence = world.evidence()
-        replace = types.SimpleNamespace(retrained=fold_weights(config, evidence), calm=calm)
+        with _quick():
+            replace = types.SimpleNamespace(retrained=fold_weights(config, evidence), calm=calm)
         object.__setattr__(evidence, "retrained_sha256", replace.retrained)
         object.__setattr__(evidence, "calm_sha256", replace.calm)
         problems += check(evidence)
@@ -106,7 +107,16 @@ def simulated(schedule: Schedule) -> Iterator[None]:
         token = lambda num_bytes=32: f"{schedule.random.getrandbits(8 * num_bytes):0{2 * num_bytes}x}"  # noqa: E731
         stack.enter_context(mock.patch.object(secrets, "token_hex", token))
         stack.enter_context(mock.patch.object(AdamW, "step", stepped))
-        stack.enter_context(mock.patch.object(AdapterLearner, "_packing_error", model.packing_error))
-        stack.enter_context(mock.patch.object(AdapterLearner, "base_answers", model.base_answers))
+        stack.enter_context(_quick())
         stack.callback(torch.use_deterministic_algorithms, deterministic)
+        yield
+
+
+@contextmanager
+def _quick() -> Iterator[None]:
+    """What a learner finds out at its start is known: it is the same each time."""
+    with (
+        mock.patch.object(AdapterLearner, "_packing_error", model.packing_error),
+        mock.patch.object(AdapterLearner, "base_answers", model.base_answers),
+    ):
         yield
