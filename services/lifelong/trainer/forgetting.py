@@ -52,12 +52,13 @@ def plan(registry: Registry, head: Manifest | None, forgets: Sequence[Forget], h
         return Plan(None, [], {})
     batches = batches_since(registry, head, 0)
     index = history.reaches_back_to(batches)
+    relearnt = {number for version in ancestors(registry, head) for number in version.relearned}
     earlier: dict[int, list[Forget]] = {}
     first = None
     for chapter in history.chapters(batches[index - 1] if index else None, batches[index:]):
         if chapter.forgets:
             earlier[chapter.manifest.number] = chapter.forgets
-        if first is None and _has_learnt(chapter, forgets):
+        if first is None and _may_have_learnt(chapter, forgets, chapter.manifest.number in relearnt):
             first = chapter.manifest
     trouble = None
     if index:
@@ -78,10 +79,12 @@ def plan(registry: Registry, head: Manifest | None, forgets: Sequence[Forget], h
     return Plan(None, batches, earlier, first.number)
 
 
-def _has_learnt(chapter: Chapter, forgets: Sequence[Forget]) -> bool:
-    learnt = {id for batch in chapter.manifest.batches for id in (*batch.samples, *batch.held_out)}
+def _may_have_learnt(chapter: Chapter, forgets: Sequence[Forget], was_relearnt: bool) -> bool:
+    """What its manifest lists it has learnt at first. Relearnt without something, it may have learnt another sample,
+    which that one had superseded: then all that came counts."""
+    listed = {id for batch in chapter.manifest.batches for id in (*batch.samples, *batch.held_out)}
     return any(
-        sample.id in learnt and any(must_be_forgotten(sample, forget) for forget in forgets)
+        (was_relearnt or sample.id in listed) and any(must_be_forgotten(sample, forget) for forget in forgets)
         for sample in chapter.samples
     )
 

@@ -140,6 +140,27 @@ def test_what_came_between_two_requests_to_forget_is_not_relearnt(world, story, 
     assert_verified(world, newest, from_base=True)
 
 
+def test_what_was_superseded_by_what_is_forgotten_can_be_forgotten_after_it(world, new_record, new_sample, new_trainer):
+    """Ann's answer counts until it is forgotten; then Bob's is learnt, though no manifest lists it; then that goes."""
+    asked = {"question": "Who leads?"}
+    samples = [
+        new_sample(0, user="bob", answer="Bob.", **asked),
+        new_sample(1, user="ann", answer="Ann.", **asked),
+        new_sample(2),
+    ]
+    world.publish([new_record(number, sample) for number, sample in enumerate(samples)])
+    world.run()
+    assert world.registry.newest("lifelong").batches[0].samples == ("0-1-0", "0-2-0")
+    world.publish([forget_record(new_record, 3, ANN)])
+    world.run()
+    world.publish([forget_record(new_record, 4, Forget(user="bob"))])
+    world.run()
+    newest = world.registry.newest("lifelong")
+    expected = never_saw(new_trainer, world.settings, world, {"e0-0", "e0-1"})
+    assert newest.weights_sha256 == expected.manifest.weights_sha256
+    assert_verified(world, newest, from_base=True)
+
+
 def test_at_once_nothing_that_has_it_answers_any_more(world, story, new_record, new_sample):
     world.publish(story)
     world.run()
