@@ -23,8 +23,9 @@ from lifelong.collector.app import CollectorApp, group_id
 from lifelong.collector.dedupe import LocalSeen
 from lifelong.collector.joins import LocalHalves
 from lifelong.contracts import topics
+from lifelong.contracts.codec import decode
 from lifelong.contracts.requests import Output
-from lifelong.contracts.versions import Manifest, parse_version_key, version_key
+from lifelong.contracts.versions import Manifest, VersionEvent, parse_version_key, version_key
 from lifelong.distiller.app import DistillerApp
 from lifelong.errors import CorruptVersionError, LifelongError
 from lifelong.memory.local import LocalMemory
@@ -155,8 +156,12 @@ class World:
         num_samples = sum(len(account.record.samples) for account in pending)
         if num_samples > self.max_pending or any(account.record.forget for account in pending):
             return f"{num_samples} samples wait"
+        events = [decode(record.value, VersionEvent) for record in self.broker.records(topics.VERSIONS.name)]
+        announced = {(event.line, event.number) for event in events}
         for line in (LINE, STUDENT):
             chain = books.chain(line)
+            if secret := [manifest.number for manifest in chain if (line, manifest.number) not in announced]:
+                return f"{version_key(line, secret[0])} is not announced"
             accepted = next((manifest.number for manifest in chain if is_accepted(manifest)), None)
             state = self.pointers.read(line)
             # Where there are no pointers, whoever looks makes them.

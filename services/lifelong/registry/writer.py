@@ -144,4 +144,10 @@ def acquire_writer(
 
 def _try(registry: Registry, line: str, writer_id: str, ttl_seconds: float) -> int | None:
     newest = registry.newest(line)
-    return registry.pointers.acquire(line, writer_id, ttl_seconds, newest.epoch if newest else 0)
+    epoch = registry.pointers.acquire(line, writer_id, ttl_seconds, newest.epoch if newest else 0)
+    if epoch is not None:
+        # Meanwhile versions may have come, and Redis, which knew their epoch, may have been lost.
+        newest = registry.newest(line)
+        if newest is not None and newest.epoch >= epoch:
+            epoch = registry.pointers.acquire(line, writer_id, ttl_seconds, newest.epoch)
+    return epoch

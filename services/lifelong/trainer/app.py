@@ -8,6 +8,7 @@ import platform
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TypeVar
 
 import msgspec
@@ -304,12 +305,13 @@ class TrainerApp:
         start, registry = found.start, self._registry
         files = {name: registry.weights(start, name) for name in start.files} if start else {}
         trainer.return_to(start, files, found.batches[0])
-        for chapter in self._history.chapters(start, found.batches):
-            number = chapter.manifest.number
-            self._observed.relearning(left)
-            log.info("relearning %s, %d micro-batches to go", version_key(self._line, number), left)
-            trainer.relearn(chapter, found.meant_for(number, forgets), on_step)
-            left -= 1
+        with closing(self._history.chapters(start, found.batches)) as chapters:
+            for chapter in chapters:
+                number = chapter.manifest.number
+                self._observed.relearning(left)
+                log.info("relearning %s, %d micro-batches to go", version_key(self._line, number), left)
+                trainer.relearn(chapter, found.meant_for(number, forgets), on_step)
+                left -= 1
         self._observed.relearning(left)
 
     def _withdraw(self, trainer: Trainer, forgets: Sequence[Forget], writer: Writer) -> None:

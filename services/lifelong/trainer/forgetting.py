@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from lifelong.contracts.events import Forget
@@ -55,11 +56,12 @@ def plan(registry: Registry, head: Manifest | None, forgets: Sequence[Forget], h
     relearnt = {number for version in ancestors(registry, head) for number in version.relearned}
     earlier: dict[int, list[Forget]] = {}
     first = None
-    for chapter in history.chapters(batches[index - 1] if index else None, batches[index:]):
-        if chapter.forgets:
-            earlier[chapter.manifest.number] = chapter.forgets
-        if first is None and _may_have_learnt(chapter, forgets, chapter.manifest.number in relearnt):
-            first = chapter.manifest
+    with closing(history.chapters(batches[index - 1] if index else None, batches[index:])) as chapters:
+        for chapter in chapters:
+            if chapter.forgets:
+                earlier[chapter.manifest.number] = chapter.forgets
+            if first is None and _may_have_learnt(chapter, forgets, chapter.manifest.number in relearnt):
+                first = chapter.manifest
     trouble = None
     if index:
         trouble = (

@@ -7,7 +7,7 @@ partition, all that the later one took in; read by the same rule of coverage it 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -59,8 +59,10 @@ class History:
             begin = manifest.positions
         return len(batches)
 
-    def chapters(self, before: Manifest | None, batches: Sequence[Manifest]) -> Iterator[Chapter]:
+    def chapters(self, before: Manifest | None, batches: Sequence[Manifest]) -> Generator[Chapter, None, None]:
         """These micro-batches, which follow each other and ``before`` (``None``: they are the first of their line).
+
+        To be closed, for it holds a reader open.
 
         Raises:
             StreamGapError: retention has deleted some of it. StreamError: the topic ends before they do.

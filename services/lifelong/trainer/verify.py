@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -80,10 +80,11 @@ def verify(
         forgets = {c.manifest.number: c.forgets for c in history.chapters(start, batches) if c.forgets}
         plan = Plan(start, batches, forgets)
         num_samples = 0
-        for chapter in history.chapters(start, batches):
-            log.info("training %s again", version_key(manifest.line, chapter.manifest.number))
-            report = trainer.relearn(chapter, plan.meant_for(chapter.manifest.number, ()))
-            num_samples += len(report.new)
+        with closing(history.chapters(start, batches)) as chapters:
+            for chapter in chapters:
+                log.info("training %s again", version_key(manifest.line, chapter.manifest.number))
+                report = trainer.relearn(chapter, plan.meant_for(chapter.manifest.number, ()))
+                num_samples += len(report.new)
         differences = _differences(trainer, manifest)
         excuses = _excuses(trainer, manifest)
     return Result(manifest, start, batches, num_samples, differences, excuses, time.monotonic() - started)
