@@ -209,6 +209,9 @@ def test_the_student_of_a_line_goes_live_and_can_be_served(stage: Stage) -> None
 
 
 def test_killed_it_goes_on_from_the_newest_student(stage: Stage) -> None:
+    def announced() -> set[tuple[int, str]]:
+        return {(event.number, event.change) for event in stage.announced()}
+
     stage.teach(1)
     stage.publish(0, 4)
     # So many steps that the kill finds it in the middle of the round.
@@ -223,6 +226,7 @@ def test_killed_it_goes_on_from_the_newest_student(stage: Stage) -> None:
     stage.teach(2)
     with stage.distiller():
         wait_until(lambda: stage.live() == 2, f"the second student live\n{stage.log}")
+        wait_until(lambda: (2, "promoted") in announced(), f"the second student announced\n{stage.log}")
     first, second = stage.students()
     assert (first.teacher, second.teacher) == (f"{stage.line}@1", f"{stage.line}@2")
     assert (first.number, second.number, second.parent) == (1, 2, 1)
@@ -230,4 +234,4 @@ def test_killed_it_goes_on_from_the_newest_student(stage: Stage) -> None:
     assert second.watermarks == {0: 6, 1: 6}
     assert second.counts["samples"] == 12
     assert first.epoch < second.epoch
-    assert {(1, "committed"), (1, "promoted"), (2, "promoted")} <= {(e.number, e.change) for e in stage.announced()}
+    assert {(1, "committed"), (1, "promoted"), (2, "promoted")} <= announced()
