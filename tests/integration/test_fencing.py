@@ -114,26 +114,16 @@ def test_stalled_while_they_publish(line: Line) -> None:
     places = (*places, ("pointers", "RedisPointers", "move"))
     epochs: dict[str, int] = {}
     with contextlib.ExitStack() as running:
-        stalling = {
-            method: running.enter_context(
-                line.process(
-                    "trainer",
-                    code=STALLING.format(module=f"lifelong.registry.{module}", owner=owner, method=method),
-                )
-            )
-            for module, owner, method in places
-        }
-        for _ in stalling:
-            wait_until(
-                lambda: any(is_stopped(one) for name, one in stalling.items() if name not in epochs),
-                "the next is stalled",
-                lambda: all(one.is_running() for one in stalling.values()),
-            )
-            (method,) = (name for name, one in stalling.items() if name not in epochs and is_stopped(one))
+        stalling = {}
+        # One after the other: the last of them makes the version, after which there is nothing for another to write.
+        for module, owner, method in places:
+            code = STALLING.format(module=f"lifelong.registry.{module}", owner=owner, method=method)
+            one = stalling[method] = running.enter_context(line.process("trainer", code=code))
+            wait_until(lambda: is_stopped(one), f"stalled before {method}", one.is_running)  # noqa: B023
             epochs[method] = line.registry.state(line.name).epoch
             holder = line.registry.pointers.writer(line.name)
             assert holder is not None
-            assert str(stalling[method].popen.pid) in holder
+            assert str(one.popen.pid) in holder
             line.registry.pointers.release(line.name, holder)  # It would run out in some seconds.
         successor = running.enter_context(line.process("trainer"))
         publish(line, 4, 6)
