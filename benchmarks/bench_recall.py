@@ -40,7 +40,7 @@ Way = Callable[[Case], list[Message]]
 
 
 def turns(case: Case, ask: Callable[[Memory], str], say: Callable[[Memory], str]) -> list[Message]:
-    told = [Message(role, f(m)) for m in case.memories for role, f in (("user", ask), ("assistant", say))]  # type: ignore[arg-type]
+    told = [Message(role, f(m)) for m in case.memories for role, f in (("user", ask), ("assistant", say))]
     return [*told, Message("user", case.question)]
 
 

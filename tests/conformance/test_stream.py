@@ -398,4 +398,4 @@ class TestGroupSource:
 
 def settle_source(source: object) -> None:
     """Polls until it raises: on Kafka the first polls may only fetch."""
-    read(source, 10**9)  # type: ignore[arg-type]
+    read(source, 10**9)

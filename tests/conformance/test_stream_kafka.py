@@ -227,7 +227,7 @@ def test_a_broker_that_goes_and_comes_back_is_one_error_and_no_loss(broker: Brok
         client.close()
 
 
-def patiently(reader: KafkaSource | KafkaGroupSource) -> list:  # type: ignore[type-arg]
+def patiently(reader: KafkaSource | KafkaGroupSource) -> list:
     try:
         return reader.poll(0.5)
     except UnreachableError:

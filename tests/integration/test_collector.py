@@ -250,7 +250,7 @@ def test_killed_in_the_middle_each_of_500_events_is_accounted_for_once(
     log = Log(settings.kafka, SAMPLES)
     for share in (0.2, 0.6):
         with Collector(settings.kafka, redis_url, fresh_line, tmp_path / "log") as collector:
-            log.until(lambda records, share=share: num_covered(records) >= share * total, collector.is_alive)  # type: ignore[misc]
+            log.until(lambda records, share=share: num_covered(records) >= share * total, collector.is_alive)
             assert collector.end(signal.SIGKILL) == -signal.SIGKILL
     assert num_covered(log.records) < total, "it was through before it was killed"
     with Collector(settings.kafka, redis_url, fresh_line, tmp_path / "log") as last:

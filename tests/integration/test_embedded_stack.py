@@ -299,5 +299,5 @@ def test_servers_that_are_there_already(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", [{"kafka": "127.0.0.1:1"}, {"redis": "redis://127.0.0.1:1/0"}])
 def test_servers_that_are_not_there(home: Path, option: dict[str, str]) -> None:
     with pytest.raises(MissingPartError, match=r"answers at .*127\.0\.0\.1:1.*: start it"):
-        LocalStack(home, processes=(), **option).up()  # type: ignore[arg-type]
+        LocalStack(home, processes=(), **option).up()
     assert processes_below(home) == []

@@ -119,7 +119,7 @@ def test_stalled_while_they_publish(line: Line) -> None:
         for module, owner, method in places:
             code = STALLING.format(module=f"lifelong.registry.{module}", owner=owner, method=method)
             one = stalling[method] = running.enter_context(line.process("trainer", code=code))
-            wait_until(lambda: is_stopped(one), f"stalled before {method}", one.is_running)  # noqa: B023
+            wait_until(lambda one=one: is_stopped(one), f"stalled before {method}", one.is_running)
             epochs[method] = line.registry.state(line.name).epoch
             holder = line.registry.pointers.writer(line.name)
             assert holder is not None

@@ -58,7 +58,7 @@ class Watch:
         for name in ("collector", "trainer"):
             for unit in ("records", "seconds"):
                 seen = self._processes[name].metric(f"lifelong_lag_{unit}")
-                self.lag[f"{name} {unit}"] = max(self.lag[f"{name} {unit}"], seen)  # type: ignore[assignment]
+                self.lag[f"{name} {unit}"] = max(self.lag[f"{name} {unit}"], seen)
         self.most_pending = max(self.most_pending, self._processes["trainer"].metric("lifelong_pending_samples"))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 import httpx
 
 from lifelong.errors import DecodeError

@@ -70,7 +70,7 @@ def distil(
             ours = student.logits(chunk)
             # Each pass has its part of the mean over all target tokens of the micro-batch.
             loss = _loss(ours.logits_NV, theirs.logits_NV, ours.targets_N, settings).total
-            (loss * (len(ours.targets_N) / targets)).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss * (len(ours.targets_N) / targets))
         step_tokens = sum(map(student.num_tokens, batch))
         optimizer.step(step_tokens)
         num_tokens += step_tokens

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
@@ -44,7 +44,7 @@ class Choice:
         self.logprobs: list[float] = []
 
 
-class Batcher(ContinuousBatchingManager):  # type: ignore[misc]
+class Batcher(ContinuousBatchingManager):
     """``deliver`` gets an output after every token, ``ended`` the fatal error or ``None``: in the batching thread."""
 
     def __init__(
@@ -120,7 +120,7 @@ class Batcher(ContinuousBatchingManager):  # type: ignore[misc]
             self._ended(self.background_thread_status.fatal_error)
 
 
-class _Router(OutputRouter):  # type: ignore[misc]
+class _Router(OutputRouter):
     def __init__(self, deliver: Deliver) -> None:
         super().__init__()
         self._deliver = deliver
@@ -133,10 +133,10 @@ class _Router(OutputRouter):  # type: ignore[misc]
             self._deliver(output)
 
 
-class _Chooser(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
+class _Chooser(ContinuousBatchingLogitsProcessor):
     """Leaves of each row only the token that was chosen for its request, so that the manager's argmax takes it."""
 
-    supported_kwargs: dict[str, type] = {}  # noqa: RUF012, as the base class declares it
+    supported_kwargs: ClassVar[dict[str, type]] = {}
     ignored_kwargs: tuple[str, ...] = ()
 
     def __init__(self, choices: dict[str, Choice]) -> None:

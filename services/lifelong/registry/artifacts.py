@@ -28,7 +28,7 @@ def open_store(settings: ArtifactSettings) -> ArtifactStore:
     if url.startswith("file://"):
         return DirectoryStore(Path(unquote(urlsplit(url).path)))
     # Here, so that the directory, which is the default, costs no import.
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     try:
         filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)

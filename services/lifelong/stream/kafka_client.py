@@ -34,7 +34,7 @@ _CONNECT_SECONDS = 30.0
 _PASSING = (OutOfOrderSequenceNumberError, UnknownProducerIdError, InvalidProducerEpochError)
 
 
-class _Direct(KafkaNetSocket):  # type: ignore[misc]
+class _Direct(KafkaNetSocket):
     """No proxy at all, but kafka-python lets one say how it connects only under the name of one.
 
     The original leaves the socket of every connection that failed, one in two seconds while a broker is away, to the

@@ -24,7 +24,7 @@ from lifelong.stream.kafka_reader import KafkaReader
 log = logging.getLogger(__name__)
 
 
-class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
+class _Ownership(ConsumerRebalanceListener):
     """Which partitions the group has given us. Told during a poll, by the client's own thread: nothing may block."""
 
     def __init__(self, consumer: KafkaConsumer) -> None:

@@ -23,7 +23,7 @@ _MAX_BUFFERED_BYTES = 4 * MAX_REQUEST_BYTES
 _RECORD_OVERHEAD_BYTES = 200
 
 
-class _Producer(KafkaProducer):  # type: ignore[misc]
+class _Producer(KafkaProducer):
     closing = False
 
     def flush(self, timeout: float | None = None) -> None:
