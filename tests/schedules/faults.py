@@ -121,7 +121,7 @@ def _fault(kind: Kind, draw: random.Random, num_events: int) -> Fault:
         case "freeze":
             return Fault(kind, moment, (draw.choice((*PROCESSES, "kafka", "valkey")),), draw.uniform(0.5, 3))
         case "stall-trainer":
-            # Longer than its lease of 10 s, while a successor waits.
+            # Longer than its lease of 8 s, while a successor waits.
             moment = Moment(draw.choice(("version", "folder", "sent")), 1, draw.choice((0, 50, 200)))
             return Fault(kind, moment, ("trainer",), draw.uniform(12, 14))
         case "stall-member":

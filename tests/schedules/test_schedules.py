@@ -1,11 +1,23 @@
-"""What a schedule is. They are run by hand, `make schedules N=10`: one of ten now and then does not come to rest."""
+"""Ten schedules, which have every main kind of fault between them; `make schedules N=200` runs more."""
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import pytest
+from tests.schedules.__main__ import run_all
 from tests.schedules.burst import burst
 from tests.schedules.faults import MAIN_KINDS, schedule
 
 TEN = range(10)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+def test_whatever_fails_every_event_counts_once(tmp_path: Path) -> None:
+    report = io.StringIO()
+    assert run_all(TEN, tmp_path, [report], per_world=len(TEN), num_worlds=2), report.getvalue()
 
 
 def test_a_seed_always_means_the_same() -> None:
