@@ -13,10 +13,10 @@ SEEDS ?= 100
 FIRST ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test test-fast sim schedules check fmt generate lock clean
+.PHONY: help install demo up down status test test-fast sim schedules bench-learning report check fmt generate lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## Install everything into .venv, from pinned and hashed packages
 
@@ -67,6 +67,12 @@ sim: install ## Runs of the real logic in which everything fails, each from a se
 
 schedules: install ## Seeded faults against the real processes (N=10 FIRST=0 WORLDS=2 LOG=)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.schedules --first $(FIRST) --schedules $(N) --worlds $(WORLDS) $(if $(LOG),--log $(LOG))
+
+bench-learning: install ## Methods against forgetting compared: one JSON a run, resumable (ARGS=--quick: minutes)
+	$(BIN)/python -m benchmarks.learning $(ARGS)
+
+report: install ## Tables and plots of those runs, into docs/learning
+	$(BIN)/python -m benchmarks.learning.report $(ARGS)
 
 lock: install ## Resolve the dependencies again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra local --group dev pyproject.toml -o requirements/lock.txt

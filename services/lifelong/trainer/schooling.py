@@ -146,12 +146,12 @@ class Schooling:
         self._general_losses = dict(state.general_losses)
         self._general_base = dict(state.general_base)
         # Probes that the user has added since.
-        with self._served():
+        with self.served():
             self._held_out_losses |= self._evaluate([p for p in self._probes if p.id not in self._held_out_losses])
 
     def served_state(self) -> AdapterState:
         """The adapter as it is served, and hashed."""
-        with self._served():
+        with self.served():
             return adapter_state(self._learner.model)
 
     def files(self) -> dict[str, bytes]:
@@ -165,7 +165,7 @@ class Schooling:
             general_losses=self._general_losses,
             general_base=self._general_base,
         )
-        with self._served():
+        with self.served():
             files = adapter_files(self._learner.model)
         files |= {
             files_of.OPTIMIZER_FILE: pack_state(self._optimizer.state()),
@@ -182,8 +182,8 @@ class Schooling:
             files[files_of.RECIPE_FILE] = pack_state(remembered)
         return files
 
-    def _served(self) -> AbstractContextManager[None]:
-        """Inside, the adapter is the one that is judged and served."""
+    def served(self) -> AbstractContextManager[None]:
+        """Inside, the adapter is the one that is judged and served; outside, the one that learns."""
         return self._slow.swapped() if self._slow else nullcontext()
 
     def learn(
@@ -198,7 +198,7 @@ class Schooling:
         for kept in (self.replay, self.held_out):
             kept.remove(lambda sample: any(must_be_forgotten(sample, forget) for forget in forgets))
         new, held_out, num_superseded, num_skipped = self._sort(samples)
-        with self._served():
+        with self.served():
             self._hold_out(held_out)
         self._keep()
         if not new:
@@ -228,7 +228,7 @@ class Schooling:
         stepped = self._clock.monotonic()
 
         judged = [*self.held_out.samples, *self._probes]
-        with self._served():
+        with self.served():
             if self._slow:
                 lesson = dataclasses.replace(lesson, after=self._evaluate(new))
             held_out_after = self._evaluate(judged)

@@ -1,0 +1,105 @@
+"""``python -m benchmarks.learning``: strategies learn streams, and of each run there is one JSON.
+
+What has its JSON is not done again, so that a report can be made in several sittings; ``python -m
+benchmarks.learning.report`` makes it. One run at a time, on all cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from benchmarks.learning.check import check
+from benchmarks.learning.results import load, path_of, save
+from benchmarks.learning.run import Result, run, settings_of
+from benchmarks.learning.strategies import STRATEGIES
+from benchmarks.learning.streams import FULL, QUICK, STREAMS, Size
+
+from lifelong.contracts.samples import Sample
+from lifelong.learning.anchor import PROMPTS, make_anchors
+from lifelong.model.base import load_base
+from lifelong.model.learner import AdapterLearner
+from lifelong.model.packaged import cache_folder
+from lifelong.model.settings import AdapterSettings, ModelSettings
+from lifelong.trainer.precision import with_dtype
+
+RESULTS = Path(__file__).with_name("results")
+_MAIN = ("naive", "naive-twice", "joint", "replay-8", "ewc", "agem", "ema", "der", "default")
+PLAN = {
+    "S1": _MAIN,
+    "S1-blurry": ("naive", "default"),
+    "S1-recurring": ("naive", "default"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__)
+    parser.add_argument("--streams", nargs="+", choices=list(STREAMS), default=list(PLAN), metavar="STREAM")
+    parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), metavar="STRATEGY", help="of the plan")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--quick", action="store_true", help="small streams, one seed, checked for what must be so")
+    parser.add_argument("--minutes", type=float, help="begin no run after so long")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    size, seeds = (QUICK, options.seeds[:1]) if options.quick else (FULL, options.seeds)
+    began = time.monotonic()
+    model, anchors = _line(ModelSettings())
+    done: list[Result] = []
+    for seed in seeds:
+        for stream in options.streams:
+            for strategy in options.strategies or (("naive", "default") if options.quick else PLAN[stream]):
+                if options.minutes and time.monotonic() - began > options.minutes * 60:
+                    print("time is up; the same command goes on from here")
+                    return 0
+                done.append(_once(options.results, stream, strategy, seed, size, model, anchors))
+    if wrong := check(done):
+        print("\n".join(wrong), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _once(
+    folder: Path, stream_name: str, name: str, seed: int, size: Size, model: ModelSettings, anchors: Sequence[Sample]
+) -> Result:
+    stream, strategy = STREAMS[stream_name](size, seed), STRATEGIES[name]
+    path = path_of(folder, stream_name, name, seed)
+    if (result := load(path)) is not None and result.settings == settings_of(stream, strategy, seed, model):
+        print(f"{stream_name} {name} {seed}: is there")
+        return result
+    result = run(stream, name, strategy, seed, model, anchors, _teller(f"{stream_name} {name} {seed}"))
+    save(path, result)
+    last = result.examinations[-1]
+    print(
+        f"\r\033[K{stream_name} {name} {seed}: {result.wall_seconds:.0f} s, {result.cpu_seconds:.0f} s of processor, "
+        f"{result.num_tokens} tokens, general text {last.general_nats:.3f}"
+    )
+    return result
+
+
+def _teller(what: str) -> Callable[[str], None]:
+    def tell(where: str) -> None:
+        if sys.stdout.isatty():
+            print(f"\r\033[K{what}: {where}", end="", flush=True)
+
+    return tell
+
+
+def _line(settings: ModelSettings) -> tuple[ModelSettings, Sequence[Sample]]:
+    """The dtype that is faster here, and the base's answers: the same for all runs, and kept for later ones."""
+    path = cache_folder() / "bench" / "line.json"
+    if not path.exists():
+        model = with_dtype(settings, AdapterSettings())
+        learner = AdapterLearner(load_base(model), AdapterSettings(), seed=0, max_tokens=512)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.encode((model, make_anchors(learner.base_answers, PROMPTS))))
+    return msgspec.json.decode(path.read_bytes(), type=tuple[ModelSettings, tuple[Sample, ...]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""One strategy learns one stream from one seed, and is examined as it goes."""
+
+from __future__ import annotations
+
+import platform
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import torch
+import transformers
+from benchmarks.learning.exams import Exam, Shares, nats
+from benchmarks.learning.strategies import Strategy
+
+from lifelong.contracts.samples import Sample
+from lifelong.learning.base import Learner
+from lifelong.model.base import load_base
+from lifelong.model.learner import AdapterLearner
+from lifelong.model.settings import AdapterSettings, ModelSettings
+from lifelong.runtime.clock import SystemClock
+from lifelong.trainer.schooling import Schooling
+
+BATCH_SIZE = 8
+
+
+class Phase(NamedTuple):
+    """A stretch of the stream; afterwards there is an examination."""
+
+    name: str
+    samples: Sequence[Sample]
+
+
+class Stream(NamedTuple):
+    name: str
+    phases: Sequence[Phase]
+    tests: dict[str, Sequence[Sample]]
+    """By task, in the order in which the tasks first come."""
+    general: Sequence[Sample]
+    """Text that has nothing to do with the stream."""
+    exam: Callable[[Learner], Exam]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Of one micro-batch."""
+
+    num_samples: int
+    tasks: tuple[str, ...]
+    measures: dict[str, tuple[float, float]]
+    """Before it was learnt, by the weights that are served: sum and weight of each measure."""
+    num_steps: int
+    is_accepted: bool
+
+
+class Examination(msgspec.Struct, frozen=True):
+    after: str
+    """The phase; empty: before anything was learnt."""
+    served: dict[str, dict[str, float]]
+    """Task → measure → value."""
+    learning: dict[str, dict[str, float]] | None
+    """Of the weights that learn, where others are served."""
+    general_nats: float
+    """Per token, of the served weights."""
+
+
+class Result(msgspec.Struct, frozen=True):
+    stream: str
+    strategy: str
+    seed: int
+    settings: dict[str, object]
+    machine: dict[str, str]
+    examinations: tuple[Examination, ...]
+    progress: tuple[Progress, ...]
+    base_kl_nats: float | None
+    """Mean of KL(base ‖ model) on new samples right after they were learnt, over the stream."""
+    num_tokens: int
+    """That were learnt from, old ones and prompts included."""
+    cpu_seconds: float
+    """Of learning and judging, without the examinations."""
+    step_seconds: float
+    """On the clock, of the steps alone."""
+    wall_seconds: float
+    """On the clock, of learning and judging."""
+
+
+def settings_of(stream: Stream, strategy: Strategy, seed: int, model: ModelSettings) -> dict[str, object]:
+    """All that a result depends on, but for the data themselves."""
+    samples = [sample.id for phase in stream.phases for sample in phase.samples]
+    tests = {task: len(found) for task, found in stream.tests.items()}
+    found = msgspec.json.encode(
+        {
+            "model": model,
+            "adapter": AdapterSettings(),
+            "curriculum": strategy.with_seed(seed)._asdict(),
+            "epochs": strategy.epochs,
+            "is_joint": strategy.is_joint,
+            "learns": strategy.learns,
+            "num_samples": len(samples) * strategy.epochs,
+            "num_tests": tests,
+        }
+    )
+    return msgspec.json.decode(found, type=dict[str, object])
+
+
+def run(
+    stream: Stream,
+    name: str,
+    strategy: Strategy,
+    seed: int,
+    model: ModelSettings,
+    anchors: Sequence[Sample],
+    tell: Callable[[str], None] = lambda what: None,
+) -> Result:
+    """
+    Args:
+        anchors: the base's own answers; to ask for them takes longer than many a run.
+    """
+    curriculum = strategy.with_seed(seed)
+    base = load_base(model)
+    learner = AdapterLearner(base, AdapterSettings(), seed=seed, max_tokens=curriculum.learning.max_tokens)
+    schooling = Schooling(learner, curriculum, (), SystemClock())
+    schooling.begin((), anchors)
+    exam = stream.exam(learner)
+    examiner = _Examiner(stream, exam, learner, schooling, has_slow=curriculum.recipe.ema_decay > 0)
+    phases = _joint(stream, strategy.epochs, seed) if strategy.is_joint else stream.phases
+
+    examinations = [examiner.examine("", list(stream.tests))]
+    progress: list[Progress] = []
+    kls: list[float] = []
+    cpu = wall = step = 0.0
+    num_tokens = version = 0
+    seen: set[str] = set()
+    for phase in phases:
+        for at in range(0, len(phase.samples), BATCH_SIZE):
+            batch = phase.samples[at : at + BATCH_SIZE]
+            with schooling.served():
+                measures = exam(learner, batch)
+            tasks = tuple(sorted({sample.task for sample in batch}))
+            seen.update(tasks)
+            found = {key: (share.total, share.weight) for key, share in measures.items()}
+            if not strategy.learns:
+                progress.append(Progress(len(batch), tasks, found, 0, True))
+                continue
+            started_cpu, started = time.process_time(), time.perf_counter()
+            version += 1
+            report = schooling.learn(version, batch, ())
+            cpu, wall = cpu + time.process_time() - started_cpu, wall + time.perf_counter() - started
+            step += report.step_seconds
+            if report.base_kl is not None:
+                kls.append(report.base_kl)
+            steps = report.lesson.num_steps if report.lesson else 0
+            num_tokens += report.lesson.num_tokens if report.lesson else 0
+            progress.append(Progress(len(batch), tasks, found, steps, report.verdict.accepted))
+            tell(f"{phase.name} {at + len(batch)}/{len(phase.samples)}")
+        examinations.append(examiner.examine(phase.name, _known_and_next(stream, seen)))
+    return Result(
+        stream.name,
+        name,
+        seed,
+        settings_of(stream, strategy, seed, model),
+        _machine(),
+        tuple(examinations),
+        tuple(progress),
+        sum(kls) / len(kls) if kls else None,
+        num_tokens,
+        cpu,
+        step,
+        wall,
+    )
+
+
+class _Examiner:
+    def __init__(self, stream: Stream, exam: Exam, learner: Learner, schooling: Schooling, *, has_slow: bool) -> None:
+        self._stream, self._exam, self._learner, self._schooling = stream, exam, learner, schooling
+        self._has_slow = has_slow
+
+    def examine(self, after: str, tasks: Sequence[str]) -> Examination:
+        with self._schooling.served():
+            served = self._scores(tasks)
+            general = nats(self._learner, self._stream.general)
+        return Examination(after, served, self._scores(tasks) if self._has_slow else None, general)
+
+    def _scores(self, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+        return {task: _means(self._exam(self._learner, self._stream.tests[task])) for task in tasks}
+
+
+def _means(shares: Shares) -> dict[str, float]:
+    return {name: share.mean for name, share in shares.items()}
+
+
+def _known_and_next(stream: Stream, seen: set[str]) -> list[str]:
+    """The next task says what the earlier ones were good for; those after it say nothing more."""
+    tasks = list(stream.tests)
+    known = [task for task in tasks if task in seen]
+    return known + [task for task in tasks if task not in seen][:1]
+
+
+def _joint(stream: Stream, epochs: int, seed: int) -> list[Phase]:
+    samples = [sample for phase in stream.phases for sample in phase.samples]
+    shuffled = []
+    for epoch in range(epochs):
+        random.Random(f"{seed}:{epoch}").shuffle(samples)
+        shuffled += samples
+    return [Phase("joint", shuffled)]
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "processor": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }

@@ -1,0 +1,79 @@
+"""What is compared. A strategy is settings of the trainer, so that what is measured is what runs in production."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+
+from lifelong.learning.gate import GateSettings
+from lifelong.learning.recipe_settings import RecipeSettings
+from lifelong.learning.settings import LearningSettings
+from lifelong.trainer.config import Curriculum
+
+_OPEN = GateSettings(
+    new_tolerance_nats=1e9,
+    held_out_tolerance_nats=1e9,
+    general_tolerance_nats=1e9,
+    general_drift_nats=1e9,
+    held_out_ratio=0.0,
+)
+"""Nothing is rejected and nothing held out, so that all strategies learn the same samples."""
+_PLAIN = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0)
+_REPLAY = msgspec.structs.replace(_PLAIN, replay="balanced", replay_capacity=100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategy:
+    what: str
+    curriculum: Curriculum
+    epochs: int = 1
+    learns: bool = True
+    is_joint: bool = False
+    """All tasks at once, in random order: no stream, but what is lost by having one."""
+
+    def with_seed(self, seed: int) -> Curriculum:
+        learning = msgspec.structs.replace(self.curriculum.learning, seed=seed)
+        return self.curriculum._replace(learning=learning)
+
+
+def _strategy(
+    what: str,
+    learning: LearningSettings = _PLAIN,
+    recipe: RecipeSettings | None = None,
+    gate: GateSettings = _OPEN,
+    epochs: int = 1,
+    is_joint: bool = False,
+) -> Strategy:
+    return Strategy(what, Curriculum(learning, recipe or RecipeSettings(), gate), epochs=epochs, is_joint=is_joint)
+
+
+def _replaying(num_samples: int, num_anchors: int = 0) -> LearningSettings:
+    return msgspec.structs.replace(_REPLAY, replay_samples=num_samples, anchor_samples=num_anchors)
+
+
+STRATEGIES = {
+    "frozen": Strategy("the base, which learns nothing", Curriculum(_PLAIN, RecipeSettings(), _OPEN), learns=False),
+    "naive": _strategy("each micro-batch once, nothing against forgetting"),
+    "naive-twice": _strategy(
+        "the same, two steps each: the tokens of replay spent on new samples",
+        msgspec.structs.replace(_PLAIN, min_steps=2),
+    ),
+    "joint": _strategy("all tasks shuffled, three epochs: the upper bound", epochs=3, is_joint=True),
+    "replay-2": _strategy("2 old samples beside 8 new ones", _replaying(2)),
+    "replay-8": _strategy("8 old samples beside 8 new ones", _replaying(8)),
+    "ewc": _strategy("online EWC", recipe=RecipeSettings(ewc_strength=100.0)),
+    "lwf": _strategy("learning without forgetting", recipe=RecipeSettings(lwf_strength=1.0)),
+    "agem": _strategy("A-GEM on 8 old samples", _replaying(8), RecipeSettings(old_gradient="project")),
+    "olora": _strategy(
+        "O-LoRA, a block for each fifth of the stream", recipe=RecipeSettings(blocks=5, blocks_versions=15)
+    ),
+    "ema": _strategy("8 old samples; slow weights are served", _replaying(8), RecipeSettings(ema_decay=0.95)),
+    "der": _strategy("DER++ on 8 old samples", _replaying(8), RecipeSettings(dark_alpha=1.0)),
+    "der-ema": _strategy(
+        "DER++ on 4 old samples, 1 of the base; slow weights are served",
+        _replaying(4, 1),
+        RecipeSettings(dark_alpha=1.0, ema_decay=0.9),
+    ),
+    "default": Strategy("the settings that lifelong has without any configuration", Curriculum()),
+}

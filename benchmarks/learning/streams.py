@@ -1,0 +1,71 @@
+"""The streams by name, ready to be learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from benchmarks.learning import general, tasks
+from benchmarks.learning.exams import LabelExam
+from benchmarks.learning.run import Phase, Stream
+
+from lifelong.contracts.samples import Sample
+
+_TOKENS = 1024
+"""Of a forward pass without gradients."""
+
+
+class Size(msgspec.Struct, frozen=True):
+    """How much there is of everything."""
+
+    task_samples: int = 120
+    task_tests: int = 40
+    general: int = 40
+
+
+FULL = Size()
+QUICK = Size(task_samples=16, task_tests=8, general=8)
+STRETCHES = 5
+
+
+def s1(size: Size, seed: int) -> Stream:
+    """Tasks one after the other."""
+    found = tasks.tasks(size.task_samples, size.task_tests, seed)
+    return _of_tasks("S1", found, [Phase(task.name, task.train) for task in found], size)
+
+
+def s1_blurry(size: Size, seed: int) -> Stream:
+    """The same with some of each task at other times."""
+    found = tasks.tasks(size.task_samples, size.task_tests, seed)
+    return _of_tasks("S1-blurry", found, _stretches(tasks.blurry(found, seed)), size)
+
+
+def s1_recurring(size: Size, seed: int) -> Stream:
+    """The same in short stretches that come again."""
+    found = tasks.tasks(size.task_samples, size.task_tests, seed)
+    return _of_tasks("S1-recurring", found, _stretches(tasks.recurring(found, seed)), size)
+
+
+def _of_tasks(name: str, found: Sequence[tasks.Task], phases: Sequence[Phase], size: Size) -> Stream:
+    every = [sample for task in found for sample in (*task.train, *task.test)]
+    return Stream(
+        name,
+        phases,
+        {task.name: task.test for task in found},
+        general.passages(size.general),
+        lambda learner: LabelExam(learner, every, _TOKENS),
+    )
+
+
+def _stretches(samples: Sequence[Sample]) -> list[Phase]:
+    length = -(-len(samples) // STRETCHES)
+    return [
+        Phase(f"stretch {number + 1}", samples[number * length : (number + 1) * length]) for number in range(STRETCHES)
+    ]
+
+
+STREAMS: dict[str, Callable[[Size, int], Stream]] = {
+    "S1": s1,
+    "S1-blurry": s1_blurry,
+    "S1-recurring": s1_recurring,
+}

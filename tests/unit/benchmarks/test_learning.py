@@ -1,0 +1,138 @@
+"""Runs of the benchmark on a random model: what they count, and what is made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from benchmarks.learning import report
+from benchmarks.learning.check import check
+from benchmarks.learning.exams import LabelExam
+from benchmarks.learning.results import load, load_all, path_of, save
+from benchmarks.learning.run import Examination, Phase, Progress, Result, Stream, run, settings_of
+from benchmarks.learning.strategies import STRATEGIES
+
+from lifelong.contracts.events import Message
+from lifelong.contracts.samples import Sample
+from lifelong.model.base import load_base
+from lifelong.model.learner import AdapterLearner
+from lifelong.model.settings import AdapterSettings, ModelSettings
+from lifelong.model.tiny import tiny_random_model
+
+LABELS = {"colour": ("red", "blue"), "size": ("large", "tiny")}
+
+
+def labelled(task: str, number: int, label: str) -> Sample:
+    messages = (Message("user", f"Text: {task} {number}\nLabel:"), Message("assistant", label))
+    return Sample(id=f"{task}-{number}", event_id="", event_time=0.0, task=task, messages=messages)
+
+
+def samples(task: str, first: int, count: int) -> list[Sample]:
+    return [labelled(task, number, LABELS[task][number % 2]) for number in range(first, first + count)]
+
+
+def stream() -> Stream:
+    text = Sample(id="general", event_id="", event_time=0.0, task="general", text="It rains in Spain, mainly.")
+    every = [sample for task in LABELS for sample in samples(task, 0, 24)]
+    return Stream(
+        "S1",
+        [Phase(task, samples(task, 0, 16)) for task in LABELS],
+        {task: samples(task, 16, 8) for task in LABELS},
+        [text],
+        lambda learner: LabelExam(learner, every, 256),
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_random_model(0, folder)
+    return ModelSettings(name=str(folder), dtype="float32", device="cpu")
+
+
+def made(name: str, model: ModelSettings) -> Result:
+    return run(stream(), name, STRATEGIES[name], 0, model, samples("colour", 90, 4))
+
+
+def test_all_strategies_begin_as_one_and_learn_the_same(model: ModelSettings, tmp_path: Path) -> None:
+    results = [made(name, model) for name in STRATEGIES]
+    assert check(results) == []
+    by_name = {result.strategy: result for result in results}
+    naive, frozen = by_name["naive"], by_name["frozen"]
+    assert [step.tasks for step in naive.progress] == [("colour",)] * 2 + [("size",)] * 2
+    assert frozen.num_tokens == 0
+    assert frozen.examinations[-1].general_nats == frozen.examinations[0].general_nats
+    assert naive.examinations[-1].general_nats != naive.examinations[0].general_nats
+    assert by_name["naive-twice"].num_tokens == 2 * naive.num_tokens
+    assert by_name["joint"].num_tokens == 3 * naive.num_tokens
+    assert by_name["replay-8"].num_tokens > naive.num_tokens
+    # The served weights are not those that learn, where slow ones are kept.
+    assert by_name["ema"].examinations[-1].learning is not None
+    for result in results:
+        save(path_of(tmp_path, result.stream, result.strategy, result.seed), result)
+    assert len(load_all(tmp_path)) == len(results)
+    report.write(load_all(tmp_path), tmp_path / "docs")
+    written = (tmp_path / "docs" / "results.md").read_text()
+    assert all(f"| `{name}` | 1 |" in written for name in STRATEGIES)
+
+
+def test_a_run_is_the_same_again_and_its_settings_are_told_from_others(model: ModelSettings, tmp_path: Path) -> None:
+    result = made("replay-2", model)
+    again = made("replay-2", model)
+    assert (result.examinations, result.progress) == (again.examinations, again.progress)
+    path = tmp_path / "result.json"
+    save(path, result)
+    found = load(path)
+    assert found is not None
+    assert found.settings == settings_of(stream(), STRATEGIES["replay-2"], 0, model)
+    assert found.settings != settings_of(stream(), STRATEGIES["replay-8"], 0, model)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="delete it to have it made again"):
+        load(path)
+
+
+def test_what_cannot_be_is_reported(model: ModelSettings) -> None:
+    good = made("naive", model)
+    lost = msgspec.structs.replace(good, progress=good.progress[1:])
+    assert "24 samples were learnt of 32" in check([lost])[0]
+    other = msgspec.structs.replace(good, strategy="other", examinations=good.examinations[1:])
+    assert any("does not begin where" in what for what in check([good, other]))
+
+
+def test_labels_that_begin_alike_are_refused(model: ModelSettings) -> None:
+    learner = AdapterLearner(load_base(model), AdapterSettings(), seed=0, max_tokens=64)
+    alike = [labelled("colour", 0, "red"), labelled("size", 0, "red")]
+    with pytest.raises(ValueError, match="begin with the same token"):
+        LabelExam(learner, alike, 256)
+
+
+def made_up(strategy: str, seed: int, rows: list[list[float]]) -> Result:
+    tasks = ("a", "b")
+
+    def examination(after: str, row: list[float]) -> Examination:
+        scores = {task: {"class_incremental": v, "task_incremental": v} for task, v in zip(tasks, row, strict=True)}
+        return Examination(after, scores, None, 2.0)
+
+    examinations = tuple(examination(f"phase {i}", row) for i, row in enumerate(rows))
+    progress = (Progress(8, ("a",), {"class_incremental": (4.0, 8.0), "task_incremental": (4.0, 8.0)}, 1, True),)
+    return Result("S1", strategy, seed, {}, {}, examinations, progress, None, 100, 2.0, 1.0, 1.0)
+
+
+def test_the_table_says_what_the_matrix_says() -> None:
+    # Before: .1 and .2; after a: .9 and .4; after b: .6 and .8.
+    runs = {"naive": [made_up("naive", seed, [[0.1, 0.2], [0.9, 0.4], [0.6, 0.8]]) for seed in (0, 1)]}
+    header, _, row = report.table("S1", runs).splitlines()[:3]
+    cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (header, row)), strict=True))
+    assert cells["accuracy"] == "0.700 ± 0.000"
+    assert cells["forgetting"] == "0.300 ± 0.000"
+    assert cells["plasticity"] == "0.850 ± 0.000"
+    assert cells["of what comes next"] == "0.500 ± 0.000"
+    assert cells["processor, of naive's steps"] == "1.000 ± 0.000"
+
+
+def test_an_interval_is_students() -> None:
+    # t of 2 degrees of freedom is 4.30, the standard error of 1, 2, 3 is 1/√3.
+    assert report.interval([1.0, 2.0, 3.0]) == "2.000 ± 2.483"
+    assert report.interval([1.0]) == "1.000"
+    assert report.interval([]) == ""
