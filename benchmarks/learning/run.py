@@ -12,6 +12,7 @@ import msgspec
 import torch
 import transformers
 from benchmarks.learning.exams import Exam, Shares, nats
+from benchmarks.learning.remembering import Remembering
 from benchmarks.learning.strategies import Strategy
 
 from lifelong.contracts.samples import Sample
@@ -96,6 +97,7 @@ def settings_of(stream: Stream, strategy: Strategy, seed: int, model: ModelSetti
             "epochs": strategy.epochs,
             "is_joint": strategy.is_joint,
             "learns": strategy.learns,
+            "remembers": strategy.remembers,
             "num_samples": len(samples) * strategy.epochs,
             "num_tests": tests,
         }
@@ -122,6 +124,9 @@ def run(
     schooling = Schooling(learner, curriculum, (), SystemClock())
     schooling.begin((), anchors)
     exam = stream.exam(learner)
+    memory = Remembering() if strategy.remembers else None
+    if memory:
+        exam = memory.exam(exam)
     examiner = _Examiner(stream, exam, learner, schooling, has_slow=curriculum.recipe.ema_decay > 0)
     phases = _joint(stream, strategy.epochs, seed) if strategy.is_joint else stream.phases
 
@@ -139,6 +144,8 @@ def run(
             tasks = tuple(sorted({sample.task for sample in batch}))
             seen.update(tasks)
             found = {key: (share.total, share.weight) for key, share in measures.items()}
+            if memory:
+                memory.put(batch)
             if not strategy.learns:
                 progress.append(Progress(len(batch), tasks, found, 0, True))
                 continue

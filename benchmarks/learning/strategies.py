@@ -29,6 +29,8 @@ class Strategy:
     curriculum: Curriculum
     epochs: int = 1
     learns: bool = True
+    remembers: bool = False
+    """What it is told is looked up, by the memory of the server."""
     is_joint: bool = False
     """All tasks at once, in random order: no stream, but what is lost by having one."""
 
@@ -54,6 +56,12 @@ def _replaying(num_samples: int, num_anchors: int = 0) -> LearningSettings:
 
 STRATEGIES = {
     "frozen": Strategy("the base, which learns nothing", Curriculum(_PLAIN, RecipeSettings(), _OPEN), learns=False),
+    "memory": Strategy(
+        "the base with the memory, which looks up what it was told",
+        Curriculum(_PLAIN, RecipeSettings(), _OPEN),
+        learns=False,
+        remembers=True,
+    ),
     "naive": _strategy("each micro-batch once, nothing against forgetting"),
     "naive-twice": _strategy(
         "the same, two steps each: the tokens of replay spent on new samples",
