@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 from benchmarks.learning.data import pypi
+from benchmarks.learning.draws import evenly
 
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
@@ -142,7 +143,7 @@ def task(name: str, partition: int, rows: Iterable[Row], num_train: int, num_tes
     for row in distinct(rows):
         (test if held_out(row.text) else train)[row.label].append(row)
     drawn = [
-        [_sample(name, partition, row) for row in evenly(rows, num, random.Random(f"{name} {split} {seed}"))]
+        [_sample(name, partition, row) for row in evenly(rows.values(), num, random.Random(f"{name} {split} {seed}"))]
         for split, rows, num in (("train", train, num_train), ("test", test, num_test))
     ]
     labels = list(words.values())
@@ -173,26 +174,6 @@ def distinct(rows: Iterable[Row]) -> list[Row]:
 
 def held_out(text: str) -> bool:
     return int.from_bytes(hashlib.sha256(key(text).encode()).digest()[:8]) % HELD_OUT == 0
-
-
-def evenly(rows: dict[str, list[Row]], num: int, rng: random.Random) -> list[Row]:
-    """``num`` rows, one of each label in turn, then shuffled; a label that has no more is passed over.
-
-    Raises:
-        ValueError: there are fewer.
-    """
-    have = sum(len(of_label) for of_label in rows.values())
-    if have < num:
-        raise ValueError(f"{num} samples wanted, the source has {have}: ask for fewer")
-    waiting = [rng.sample(of_label, len(of_label)) for of_label in rows.values()]
-    rng.shuffle(waiting)
-    chosen: list[Row] = []
-    while len(chosen) < num:
-        for of_label in waiting:
-            if of_label and len(chosen) < num:
-                chosen.append(of_label.pop())
-    rng.shuffle(chosen)
-    return chosen
 
 
 def in_time(samples: Iterable[Sample]) -> list[Sample]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from benchmarks.learning import tasks as s1
-from benchmarks.learning.tasks import LABELS, Row, Task, blurry, cut, distinct, evenly, held_out, key, recurring, task
+from benchmarks.learning.draws import evenly
+from benchmarks.learning.tasks import LABELS, Row, Task, blurry, cut, distinct, held_out, key, recurring, task
 
 from lifelong.contracts.samples import Sample
 from lifelong.model.packaged import packaged_model
@@ -78,13 +79,13 @@ def test_nothing_is_learnt_under_any_seed_that_is_held_out_under_another() -> No
 
 def test_labels_are_equally_frequent_until_one_runs_out() -> None:
     rows = {"a": [Row(n, f"a{n}", "a") for n in range(100)], "b": [Row(n, f"b{n}", "b") for n in range(3)]}
-    assert Counter(row.label for row in evenly(rows, 5, random.Random(0))) in (
+    assert Counter(row.label for row in evenly(rows.values(), 5, random.Random(0))) in (
         Counter({"a": 3, "b": 2}),
         Counter({"a": 2, "b": 3}),
     )
-    assert Counter(row.label for row in evenly(rows, 20, random.Random(0))) == Counter({"a": 17, "b": 3})
-    with pytest.raises(ValueError, match="104 samples wanted, the source has 103"):
-        evenly(rows, 104, random.Random(0))
+    assert Counter(row.label for row in evenly(rows.values(), 20, random.Random(0))) == Counter({"a": 17, "b": 3})
+    with pytest.raises(ValueError, match="104 wanted, the source has 103"):
+        evenly(rows.values(), 104, random.Random(0))
 
 
 def test_five_tasks_in_their_order_with_all_their_labels(five: list[Task]) -> None:
