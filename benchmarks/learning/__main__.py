@@ -34,6 +34,7 @@ PLAN = {
     "S1": _MAIN,
     "S1-blurry": ("naive", "default"),
     "S1-recurring": ("naive", "default"),
+    "S3": ("naive", "memory", "default"),
 }
 
 

@@ -197,10 +197,13 @@ def _means(shares: Shares) -> dict[str, float]:
 
 
 def _known_and_next(stream: Stream, seen: set[str]) -> list[str]:
-    """The next task says what the earlier ones were good for; those after it say nothing more."""
+    """The next task says what the earlier ones were good for; those after it say nothing more. What is asked otherwise
+    than it was learnt is asked always."""
     tasks = list(stream.tests)
-    known = [task for task in tasks if task in seen]
-    return known + [task for task in tasks if task not in seen][:1]
+    learnt = {sample.task for phase in stream.phases for sample in phase.samples}
+    return [task for task in tasks if task in seen or task not in learnt] + [
+        task for task in tasks if task in learnt - seen
+    ][:1]
 
 
 def _joint(stream: Stream, epochs: int, seed: int) -> list[Phase]:

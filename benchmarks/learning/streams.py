@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-from benchmarks.learning import general, tasks
-from benchmarks.learning.exams import LabelExam
+from benchmarks.learning import facts, general, tasks
+from benchmarks.learning.exams import LabelExam, exact
 from benchmarks.learning.run import Phase, Stream
 
 from lifelong.contracts.samples import Sample
@@ -20,11 +20,15 @@ class Size(msgspec.Struct, frozen=True):
 
     task_samples: int = 120
     task_tests: int = 40
+    facts: tuple[int, int, int] = (500, 150, 150)
+    """At first, changed, new."""
+    fact_tests: int = 100
+    """Of each kind."""
     general: int = 40
 
 
 FULL = Size()
-QUICK = Size(task_samples=16, task_tests=8, general=8)
+QUICK = Size(task_samples=16, task_tests=8, facts=(16, 8, 8), fact_tests=8, general=8)
 STRETCHES = 5
 
 
@@ -44,6 +48,33 @@ def s1_recurring(size: Size, seed: int) -> Stream:
     """The same in short stretches that come again."""
     found = tasks.tasks(size.task_samples, size.task_tests, seed)
     return _of_tasks("S1-recurring", found, _stretches(tasks.recurring(found, seed)), size)
+
+
+def s3(size: Size, seed: int) -> Stream:
+    """Facts, of which some change later while their neighbours stay."""
+    first, then = facts.facts(*size.facts, seed)
+    told_first = facts.samples(first, partition=0)
+    told_then = facts.samples(then, partition=1, start=float(len(first)))
+    kept = [sample for fact, sample in zip(first, told_first, strict=True) if fact.kind == "kept"]
+    changed = [(fact, sample) for fact, sample in zip(then, told_then, strict=True) if fact.kind == "changed"]
+    new = [sample for fact, sample in zip(then, told_then, strict=True) if fact.kind == "new"]
+    stale = [_answered(sample, fact.old) for fact, sample in changed if fact.old is not None]
+    tests = {"kept": kept, "changed": [sample for _, sample in changed], "stale": stale, "new": new}
+    return Stream(
+        "S3",
+        [Phase("5.0.0", told_first), Phase("8.1.9", told_then)],
+        {
+            kind: [msgspec.structs.replace(s, task=kind) for s in found[: size.fact_tests]]
+            for kind, found in tests.items()
+        },
+        general.passages(size.general),
+        lambda learner: exact(_TOKENS),
+    )
+
+
+def _answered(sample: Sample, answer: str) -> Sample:
+    *asked, told = sample.messages
+    return msgspec.structs.replace(sample, messages=(*asked, msgspec.structs.replace(told, content=answer)))
 
 
 def _of_tasks(name: str, found: Sequence[tasks.Task], phases: Sequence[Phase], size: Size) -> Stream:
@@ -68,4 +99,5 @@ STREAMS: dict[str, Callable[[Size, int], Stream]] = {
     "S1": s1,
     "S1-blurry": s1_blurry,
     "S1-recurring": s1_recurring,
+    "S3": s3,
 }
