@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 from benchmarks.learning.check import check
+from benchmarks.learning.report import write
 from benchmarks.learning.results import load, path_of, save
 from benchmarks.learning.run import Result, run, settings_of
 from benchmarks.learning.strategies import STRATEGIES
@@ -29,12 +31,20 @@ from lifelong.model.settings import AdapterSettings, ModelSettings
 from lifelong.trainer.precision import with_dtype
 
 RESULTS = Path(__file__).with_name("results")
-_MAIN = ("naive", "naive-twice", "joint", "replay-8", "ewc", "agem", "ema", "der", "default")
+_MAIN = ("frozen", "naive", "naive-twice", "joint", "replay-8", "ewc", "agem", "ema", "der", "default")
 PLAN = {
     "S1": _MAIN,
     "S1-blurry": ("naive", "default"),
     "S1-recurring": ("naive", "default"),
+    "S2": ("frozen", "naive", "joint", "replay-8", "ewc", "default"),
     "S3": ("naive", "memory", "default"),
+}
+QUICK_PLAN = {
+    "S1": ("frozen", "naive", "default"),
+    "S1-blurry": ("naive",),
+    "S1-recurring": ("naive",),
+    "S2": ("frozen", "default"),
+    "S3": ("memory", "default"),
 }
 
 
@@ -43,25 +53,37 @@ def main() -> int:
     parser.add_argument("--streams", nargs="+", choices=list(STREAMS), default=list(PLAN), metavar="STREAM")
     parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), metavar="STRATEGY", help="of the plan")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--results", type=Path, help=f"folder of the JSON files; {RESULTS}, or none if quick")
     parser.add_argument("--quick", action="store_true", help="small streams, one seed, checked for what must be so")
     parser.add_argument("--minutes", type=float, help="begin no run after so long")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    size, seeds = (QUICK, options.seeds[:1]) if options.quick else (FULL, options.seeds)
+    if options.quick:
+        with tempfile.TemporaryDirectory() as folder:
+            return _all(options, options.results or Path(folder), QUICK, QUICK_PLAN, options.seeds[:1])
+    return _all(options, options.results or RESULTS, FULL, PLAN, options.seeds)
+
+
+def _all(
+    options: argparse.Namespace, folder: Path, size: Size, plan: Mapping[str, Sequence[str]], seeds: Sequence[int]
+) -> int:
     began = time.monotonic()
     model, anchors = _line(ModelSettings())
     done: list[Result] = []
+    # Seed by seed, so that what is there when time is up can be compared.
     for seed in seeds:
         for stream in options.streams:
-            for strategy in options.strategies or (("naive", "default") if options.quick else PLAN[stream]):
+            for strategy in options.strategies or plan[stream]:
                 if options.minutes and time.monotonic() - began > options.minutes * 60:
                     print("time is up; the same command goes on from here")
                     return 0
-                done.append(_once(options.results, stream, strategy, seed, size, model, anchors))
+                done.append(_once(folder, stream, strategy, seed, size, model, anchors))
     if wrong := check(done):
         print("\n".join(wrong), file=sys.stderr)
         return 1
+    if options.quick:
+        write(done, folder / "report")
+        print(f"{len(done)} runs, and what must be so is so")
     return 0
 
 

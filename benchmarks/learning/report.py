@@ -51,7 +51,13 @@ def write(results: Sequence[Result], folder: Path) -> None:
 
 def table(stream: str, runs: Runs) -> str:
     columns: dict[str, Callable[[Result], float | None]]
-    if stream.startswith("S1"):
+    if stream.startswith("S1-"):
+        columns = {
+            "accuracy": lambda r: _in_the_end(r, "class_incremental"),
+            "with the task known": lambda r: _in_the_end(r, "task_incremental"),
+            "of what comes next": lambda r: prequential(r, "class_incremental"),
+        }
+    elif stream == "S1":
         columns = {
             "accuracy": lambda r: _summary(r, "class_incremental").average_accuracy,
             "with the task known": lambda r: _summary(r, "task_incremental").average_accuracy,
@@ -65,7 +71,7 @@ def table(stream: str, runs: Runs) -> str:
         columns = {
             "bits/byte, before it is learnt": lambda r: prequential(r, "bits_per_byte"),
             "of the frozen base's": lambda r: _of(r, runs, "frozen", lambda x: prequential(x, "bits_per_byte")),
-            "in the end": lambda r: _summary(r, "bits_per_byte").average_accuracy,
+            "in the end": lambda r: _in_the_end(r, "bits_per_byte"),
             "worst past domain": _worst_domain,
         }
     else:
@@ -130,11 +136,21 @@ def _fast_forgetting(result: Result, measure: str) -> float | None:
     return _summary(result, measure, fast=True).forgetting
 
 
+def _in_the_end(result: Result, measure: str) -> float:
+    return statistics.fmean(scores[measure] for scores in result.examinations[-1].served.values())
+
+
 def _worst_domain(result: Result) -> float | None:
-    """Bits per byte in the end over those right after a domain was learnt; the worst of all but the last."""
-    scores = matrix(result, "bits_per_byte")
-    after = [scores[-1][j] / scores[j][j] for j in range(len(scores) - 1)]
-    return max(after) if after else None
+    """Bits per byte in the end over those right after a domain was first learnt; the worst of them."""
+    if result.settings["is_joint"]:
+        return None
+    last, after = result.examinations[-1], {}
+    for examination in result.examinations[1:]:
+        after.setdefault(examination.after, examination)
+    return max(
+        last.served[domain]["bits_per_byte"] / examination.served[domain]["bits_per_byte"]
+        for domain, examination in after.items()
+    )
 
 
 def _last(result: Result, task: str) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-from benchmarks.learning import facts, general, tasks
-from benchmarks.learning.exams import LabelExam, exact
+from benchmarks.learning import domains, facts, general, tasks
+from benchmarks.learning.exams import LabelExam, bits_per_byte, exact
 from benchmarks.learning.run import Phase, Stream
 
 from lifelong.contracts.samples import Sample
@@ -20,6 +20,8 @@ class Size(msgspec.Struct, frozen=True):
 
     task_samples: int = 120
     task_tests: int = 40
+    domain_samples: int = 96
+    domain_tests: int = 24
     facts: tuple[int, int, int] = (500, 150, 150)
     """At first, changed, new."""
     fact_tests: int = 100
@@ -28,7 +30,7 @@ class Size(msgspec.Struct, frozen=True):
 
 
 FULL = Size()
-QUICK = Size(task_samples=16, task_tests=8, facts=(16, 8, 8), fact_tests=8, general=8)
+QUICK = Size(task_samples=8, task_tests=4, domain_samples=8, domain_tests=4, facts=(8, 4, 4), fact_tests=4, general=8)
 STRETCHES = 5
 
 
@@ -48,6 +50,18 @@ def s1_recurring(size: Size, seed: int) -> Stream:
     """The same in short stretches that come again."""
     found = tasks.tasks(size.task_samples, size.task_tests, seed)
     return _of_tasks("S1-recurring", found, _stretches(tasks.recurring(found, seed)), size)
+
+
+def s2(size: Size, seed: int) -> Stream:
+    """Language modelling: domains one after the other, and the first once more."""
+    found = domains.domains(size.domain_samples, size.domain_tests, seed)
+    return Stream(
+        "S2",
+        [Phase(domain.name, domain.train) for domain in found],
+        {domain.name: domain.test for domain in found},
+        general.passages(size.general),
+        lambda learner: bits_per_byte(_TOKENS),
+    )
 
 
 def s3(size: Size, seed: int) -> Stream:
@@ -99,5 +113,6 @@ STREAMS: dict[str, Callable[[Size, int], Stream]] = {
     "S1": s1,
     "S1-blurry": s1_blurry,
     "S1-recurring": s1_recurring,
+    "S2": s2,
     "S3": s3,
 }
