@@ -1,9 +1,9 @@
 """Forgetting and transfer on a stream that never says where a task begins or ends.
 
-``lifelong.learning.forgetting`` has the measures for tasks that are learnt one after the other, with a matrix of scores
-at the end. Here the score is minus the loss on the held-out slice of a task, in nats per token, known after each version;
-a task is *learnt* in each version that has new samples of it. With ℓ_t(j) for the loss of task j after version t, at
-version T:
+``lifelong.learning.forgetting`` has the measures, and where they come from, for tasks that are learnt one after the
+other, with a matrix of scores at the end. Here the score is minus the loss on the held-out slice of a task, in nats per
+token, known after each version; a task is *learnt* in each version that has new samples of it. With ℓ_t(j) for the loss
+of task j after version t, at version T:
 
 ========================= ============================================================== ============================
 measure                   here                                                           there
@@ -16,7 +16,7 @@ plasticity, as a loss     ℓ_s(j)                                              
 anytime average           mean over all t of the mean ℓ_t over the tasks learnt by then  the same
 ========================= ============================================================== ============================
 
-All at once they come to the same where each task is one version (tests hold them to it). Means over tasks leave out
+They come to the same where each task is one version and what was learnt beats the base (tests hold them to it). Means over tasks leave out
 those of the newest version, as they do there: nothing can have been forgotten of what was learnt just now. What a
 version does to a task that returns in it again and again is in the measures of that task alone.
 

@@ -24,9 +24,11 @@ class Observed:
         self._tasks: set[str] = set()
         self._last_time: dict[int, float] = {}
         self._num_steps = 0
+        self._num_drifts = 0
 
     def started(self, trainer: Trainer, state: PointerState, epoch: int) -> None:
         self._metrics.set(names.EPOCH, epoch, line=self._line)
+        self._num_drifts = trainer.schooling.signals.drift.num_seen
         self._version(trainer.number, state.live)
         self._state(trainer)
 
@@ -87,9 +89,31 @@ class Observed:
         self._metrics.set(names.VERSION, live, line=self._line, pointer="live")
 
     def _state(self, trainer: Trainer) -> None:
+        self._signals(trainer)
         self._metrics.set(names.REPLAY_SAMPLES, len(trainer.schooling.replay))
         for partition, offset in trainer.watermarks.items():
             self._metrics.set(names.WATERMARK, offset, partition=str(partition))
+
+    def _signals(self, trainer: Trainer) -> None:
+        signals = trainer.schooling.signals
+        for metric, by_task in (
+            (names.PREQUENTIAL_MEAN, signals.prequential.losses),
+            (names.PREQUENTIAL_ACCURACY, signals.prequential.accuracies),
+            (names.FORGETTING, signals.transfer.forgetting),
+            (names.BACKWARD_TRANSFER, signals.transfer.backward),
+            (names.FORWARD_TRANSFER, signals.transfer.forward),
+            (names.PLASTICITY_LOSS, signals.transfer.learnt_losses),
+        ):
+            for task, value in by_task.items():
+                # Those beyond the bound cannot be put together into one mean.
+                if (label := self._task(task)) == task:
+                    self._metrics.set(metric, value, task=label)
+        if signals.transfer.anytime is not None:
+            self._metrics.set(names.ANYTIME_LOSS, signals.transfer.anytime)
+        # Fewer than before: what was to be forgotten had drifted.
+        self._metrics.count(names.DRIFTS, max(0, signals.drift.num_seen - self._num_drifts))
+        self._num_drifts = signals.drift.num_seen
+        self._metrics.set(names.DRIFT_RAISED, float(signals.drift.is_raised(trainer.number + 1)))
 
     def _task(self, task: str) -> str:
         if task not in self._tasks and len(self._tasks) >= _MAX_TASKS:

@@ -296,9 +296,7 @@ class Schooling:
         """Before what was held out is known by its new losses."""
         s = self.curriculum
         before, max_tokens = self._held_out_losses, s.learning.tokens_per_pass
-        has_drifted = self.signals.saw(
-            number, self._learner, lesson, new, judged, before, after, max_tokens=max_tokens
-        )
+        has_drifted = self.signals.saw(number, self._learner, lesson, new, judged, before, after, max_tokens=max_tokens)
         if has_drifted and s.recipe.blocks_versions == 0:
             begin_block(self._recipe)
 
