@@ -16,9 +16,10 @@ plasticity, as a loss     ℓ_s(j)                                              
 anytime average           mean over all t of the mean ℓ_t over the tasks learnt by then  the same
 ========================= ============================================================== ============================
 
-They come to the same where each task is one version and what was learnt beats the base (tests hold them to it). Means over tasks leave out
-those of the newest version, as they do there: nothing can have been forgotten of what was learnt just now. What a
-version does to a task that returns in it again and again is in the measures of that task alone.
+They come to the same where each task is one version and no task was ever better before it was learnt than after (tests
+hold them to it). Means over tasks leave out those of the newest version, as they do there: nothing can have been
+forgotten of what was learnt just now. What a version does to a task that returns in it again and again is in the
+measures of that task alone.
 
 What is held out changes while the stream goes on. So marks are kept for each sample: the loss of a slice is compared
 with what the same samples had then, and one that came later counts from when it came.
@@ -72,8 +73,9 @@ class Transfer:
         self._state = TransferState()
 
     def is_new(self, task: str) -> bool:
-        """Whether nothing of it was learnt yet, and there is room for it."""
-        return task not in self._state.learnt and len(self._state.learnt) < self._max_tasks
+        """Whether nothing of it was learnt yet but something else was, and there is room for it."""
+        learnt = self._state.learnt
+        return task not in learnt and 0 < len(learnt) < self._max_tasks
 
     def knew(self, tasks: Collection[str]) -> None:
         """They were learnt before anything was measured, so there is no forward transfer to them."""
