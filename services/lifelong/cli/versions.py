@@ -52,7 +52,7 @@ def list_versions(home: Home = DEFAULT_HOME, line: Line = None, json: Json = Fal
     if json:
         typer.echo(msgspec.json.encode({"state": state, "versions": manifests}).decode())
         return
-    table = Table("version", "", "parent", "samples", "loss before", "forgotten", "verdict", "created", "weights")
+    table = Table("version", "", "parent", "samples", "verdict", "created", "loss", "forgotten", "weights")
     for manifest in reversed(manifests):
         live = "live" + (" (held)" if state.held else "") if manifest.number == state.live else ""
         verdict = manifest.verdict
@@ -60,8 +60,8 @@ def list_versions(home: Home = DEFAULT_HOME, line: Line = None, json: Json = Fal
         created = datetime.datetime.fromtimestamp(manifest.created).isoformat(sep=" ", timespec="seconds")
         samples = str(sum(len(batch.samples) for batch in manifest.batches))
         loss, forgotten = _nats(manifest, "loss_before_nats"), _nats(manifest, "forgetting_nats")
-        row = (str(manifest.number), live, str(manifest.parent or 0), samples, loss, forgotten, said, created)
-        table.add_row(*row, manifest.weights_sha256[:12])
+        row = (str(manifest.number), live, str(manifest.parent or 0), samples, said, created)
+        table.add_row(*row, loss, forgotten, manifest.weights_sha256[:12])
     Console().print(table)
 
 
