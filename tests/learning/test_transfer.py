@@ -112,11 +112,30 @@ def test_to_what_was_learnt_before_it_was_measured_there_is_no_transfer():
     assert not transfer.is_new("d")
 
 
+def test_what_is_not_looked_at_is_as_it_was():
+    """Half of each slice under each version, in turn."""
+    samples = [held_out_of("a", 0), held_out_of("a", 1)]
+    transfer = Transfer(10)
+    transfer.saw(["b"], samples, {"a0": 3.0, "a1": 3.0}, {"a0": 3.0}, {})
+    assert transfer.forgetting == {"a": 0.0}
+    transfer.saw(["a"], samples, {}, {"a1": 1.0}, {})
+    assert transfer.learnt_losses == {"a": 2.0}, "what was learnt of the other is not known yet"
+    transfer.saw(["b"], samples, {}, {"a0": 1.5}, {})
+    assert transfer.learnt_losses == {"a": 1.25}, "known later, from when it is known"
+    transfer.saw(["b"], samples, {}, {"a0": 2.0}, {})
+    assert transfer.learnt_losses == {"a": 1.25}
+    assert transfer.backward == {"a": -0.25}
+    assert transfer.forgetting == {"a": 0.25}
+
+
 def test_a_loss_that_is_no_number_does_not_spoil_the_state():
     transfer = Transfer(10)
     samples = [held_out_of("a", 0), held_out_of("a", 2)]
-    transfer.saw(["a"], samples, {"a0": float("nan"), "a2": 1.0}, {"a0": 1.0, "a2": 2.0}, {})
+    nan = float("nan")
+    transfer.saw(["a"], samples, {"a0": nan, "a2": 1.0}, {"a0": 1.0, "a2": 2.0}, {})
     assert transfer.forgetting == {"a": 1.0}
+    transfer.saw(["a"], samples, {"a0": 1.0, "a2": 2.0}, {"a0": 1.0, "a2": nan}, {})
+    assert transfer.forgetting == {"a": 0.5}, "one of them rose by 1 and is as it was last"
 
 
 def test_the_state_goes_through_json():

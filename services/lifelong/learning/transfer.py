@@ -21,8 +21,9 @@ hold them to it). Means over tasks leave out those of the newest version, as the
 forgotten of what was learnt just now. What a version does to a task that returns in it again and again is in the
 measures of that task alone.
 
-What is held out changes while the stream goes on. So marks are kept for each sample: the loss of a slice is compared
-with what the same samples had then, and one that came later counts from when it came.
+What is held out changes while the stream goes on, and not all of it is looked at under each version. So marks are kept
+for each sample: the loss of a slice is compared with what the same samples had then; one that came later counts from
+when it came, and one that was not looked at is as it was.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Mark(msgspec.Struct, frozen=True):
     """When its task was at its best, before ``now``."""
     learnt: float
     """Right after its task was last learnt since it was held out; before that, when it was held out."""
+    is_late: bool = False
+    """Its task was learnt since it was last looked at: ``learnt`` is what it is found to be next time."""
 
 
 class TransferState(msgspec.Struct, frozen=True):
@@ -93,8 +96,8 @@ class Transfer:
 
         Args:
             tasks: of its new samples.
-            held_out: all samples that are held out now. before, after: their losses under the version before and under
-                this one.
+            held_out: all samples that are held out now.
+            before: their losses when they were last looked at. after: under this version, of those that were looked at.
             forward: of the tasks that this version is the first to have learnt, as defined above.
         """
         s = self._state
@@ -102,15 +105,20 @@ class Transfer:
         room = self._max_tasks - len(s.learnt)
         learnt = s.learnt + tuple(task for task in newest if task not in s.learnt)[:room]
         marks: dict[str, Mark] = {}
-        able = [sample for sample in held_out if math.isfinite(before[sample.id]) and math.isfinite(after[sample.id])]
-        for task, samples in _by_task(able).items():
-            known = [s.marks.get(x.id) or Mark(task, before[x.id], before[x.id], before[x.id]) for x in samples]
-            last = [before[sample.id] for sample in samples]
-            is_best = _mean(last) < _mean([mark.best for mark in known])
-            for sample, mark, loss in zip(samples, known, last, strict=True):
-                now = after[sample.id]
-                marks[sample.id] = Mark(
-                    task, now, loss if is_best else mark.best, now if task in newest else mark.learnt
+        for task, samples in _by_task(held_out).items():
+            known = {x.id: mark for x in samples if (mark := s.marks.get(x.id) or _first(task, before.get(x.id)))}
+            if not known:
+                continue
+            is_best = _mean([mark.now for mark in known.values()]) < _mean([mark.best for mark in known.values()])
+            for name, mark in known.items():
+                now = after.get(name, math.nan)
+                is_known, is_late = math.isfinite(now), mark.is_late or task in newest
+                marks[name] = Mark(
+                    task,
+                    now if is_known else mark.now,
+                    mark.now if is_best else mark.best,
+                    now if is_known and is_late else mark.learnt,
+                    is_late and not is_known,
                 )
         averaged = [_mean(losses) for task, losses in _losses(marks).items() if task in learnt]
         self._state = TransferState(
@@ -179,6 +187,11 @@ class Transfer:
 
     def load(self, state: TransferState) -> None:
         self._state = state
+
+
+def _first(task: str, loss: float | None) -> Mark | None:
+    """``None``: nothing is known of it yet."""
+    return None if loss is None or not math.isfinite(loss) else Mark(task, loss, loss, loss)
 
 
 def _by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
