@@ -25,6 +25,8 @@ class Observed:
         self._last_time: dict[int, float] = {}
         self._num_steps = 0
         self._num_drifts = 0
+        self._shown: dict[str, set[str]] = {}
+        """Name of a metric of tasks → those it has a series of."""
 
     def started(self, trainer: Trainer, state: PointerState, epoch: int) -> None:
         self._metrics.set(names.EPOCH, epoch, line=self._line)
@@ -104,10 +106,14 @@ class Observed:
             (names.FORWARD_TRANSFER, signals.transfer.forward),
             (names.PLASTICITY_LOSS, signals.transfer.learnt_losses),
         ):
-            for task, value in by_task.items():
-                # Those beyond the bound cannot be put together into one mean.
-                if (label := self._task(task)) == task:
-                    self._metrics.set(metric, value, task=label)
+            # Those beyond the bound cannot be put together into one mean.
+            shown = {task: value for task, value in by_task.items() if self._task(task) == task}
+            for task, value in shown.items():
+                self._metrics.set(metric, value, task=task)
+            # Nothing of it is held out any more, or it was forgotten.
+            for task in self._shown.get(metric.name, set()) - shown.keys():
+                self._metrics.remove(metric, task=task)
+            self._shown[metric.name] = set(shown)
         if signals.transfer.anytime is not None:
             self._metrics.set(names.ANYTIME_LOSS, signals.transfer.anytime)
         # Fewer than before: what was to be forgotten had drifted.

@@ -17,9 +17,13 @@ from lifelong.learning.recipe_settings import RecipeSettings
 from lifelong.learning.settings import LearningSettings
 from lifelong.model.adapter import unpack_state
 from lifelong.model.base import load_base
+from lifelong.registry.base import PointerState
+from lifelong.runtime.clock import ManualClock
+from lifelong.runtime.metrics import Metrics
 from lifelong.trainer import schooling
 from lifelong.trainer.config import Settings, TrainerSettings
 from lifelong.trainer.history import History
+from lifelong.trainer.observed import Observed
 from lifelong.trainer.signals import SIGNALS_FILE, SignalState
 from lifelong.trainer.state import RECIPE_FILE
 from lifelong.trainer.verify import verify
@@ -239,3 +243,18 @@ def test_shown_on_the_metrics_port_also_after_a_restart(tiny_folder, records):
     for metric, value in values.items():
         assert world.metrics.value(metric, **({"task": "same"} if metric.labels else {})) == value
     assert world.metrics.value(names.DRIFTS) == 0, "a counter of this process"
+
+
+def test_a_task_that_is_gone_has_no_series(new_trainer, records):
+    trainer = new_trainer(settings_of())
+    trainer.begin()
+    learn_all(trainer, records)
+    metrics = Metrics("trainer")
+    observed = Observed(metrics, "lifelong", ManualClock())
+    shown = names.FORGETTING.name, {"task": "same"}
+    observed.started(trainer, PointerState(), 1)
+    assert metrics.registry.get_sample_value(*shown) is not None
+    trainer.schooling.begin_signals()
+    observed.started(trainer, PointerState(), 1)
+    assert metrics.registry.get_sample_value(*shown) is None
+    assert metrics.registry.get_sample_value(names.PREQUENTIAL_MEAN.name, {"task": "other"}) is None
