@@ -101,6 +101,49 @@ LEARNING = dashboard(
         ),
         Panel("Distance from the base", m.BASE_KL.about, (Query(series(m.BASE_KL, function="max"), "KL"),)),
         Panel(
+            "Known before it was learnt: loss",
+            m.PREQUENTIAL_MEAN.about,
+            (Query(series(m.PREQUENTIAL_MEAN, ("task",), "max"), "{{task}}"),),
+        ),
+        Panel(
+            "Known before it was learnt: answers",
+            m.PREQUENTIAL_ACCURACY.about,
+            (Query(series(m.PREQUENTIAL_ACCURACY, ("task",), "max"), "{{task}}"),),
+            "percentunit",
+        ),
+        Panel(
+            "Right when it was asked",
+            "Share of the answers of the last hour whose label has come since: the model, its memory, as they served.",
+            (Query("task:answers_correct:ratio_1h", "{{task}}"),),
+            "percentunit",
+        ),
+        Panel("Forgotten", m.FORGETTING.about, (Query(series(m.FORGETTING, ("task",), "max"), "{{task}}"),)),
+        Panel(
+            "Transfer",
+            "In nats. Backward: what was learnt since has helped a task (below 0: harmed). Forward: what was learnt "
+            "before has.",
+            (
+                Query(series(m.BACKWARD_TRANSFER, ("task",), "max"), "{{task}} backward"),
+                Query(series(m.FORWARD_TRANSFER, ("task",), "max"), "{{task}} forward"),
+            ),
+        ),
+        Panel(
+            "Plasticity",
+            f"{m.PLASTICITY_LOSS.about} Anytime: {m.ANYTIME_LOSS.about.lower()}",
+            (
+                Query(series(m.PLASTICITY_LOSS, ("task",), "max"), "{{task}}"),
+                Query(series(m.ANYTIME_LOSS, function="max"), "anytime"),
+            ),
+        ),
+        Panel(
+            "Drift",
+            f"{m.DRIFTS.about} Raised: {m.DRIFT_RAISED.about}",
+            (
+                Query(series(m.DRIFT_RAISED, function="max"), "raised"),
+                Query("lifelong:drifts:increase_1h", "drifts in an hour"),
+            ),
+        ),
+        Panel(
             "Where the time goes",
             m.STAGE_SECONDS.about,
             (Query(quantile(0.95, m.STAGE_SECONDS, ("stage",)), "{{stage}} p95"),),
@@ -131,7 +174,11 @@ LEARNING = dashboard(
                 Query(series(m.REPLAY_SAMPLES), "in the replay buffer"),
             ),
         ),
-        Panel("Forgetting", m.RELEARNING.about, (Query(series(m.RELEARNING, function="max"), "to go"),)),
+        Panel(
+            "Relearning without what was to be forgotten",
+            m.RELEARNING.about,
+            (Query(series(m.RELEARNING, function="max"), "to go"),),
+        ),
         Panel("Steps of a micro-batch", m.STEPS_PER_BATCH.about, median_and_p95(m.STEPS_PER_BATCH)),
         Panel("Steps", m.STEPS.about, (Query(rate(m.STEPS), "steps a second"),)),
         Panel("Tokens", m.TOKENS.about, (Query(rate(m.TOKENS), "tokens a second"),)),

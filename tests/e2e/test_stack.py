@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 from tests.e2e.prometheus_check import check_queries
 
@@ -68,19 +69,26 @@ def _until(condition: Callable[[], bool], what: str, seconds: float = 120) -> No
 
 def test_events_of_every_kind_become_a_version_that_answers(stack: StackStatus, client: Client) -> None:
     assert client.ask("Where is the key?", memory=False).version == "lifelong@0"
+    guess = client.ask("#ff0000", memory=False, max_tokens=4)
     client.publish(
         Document(text="The key of the house is always under the mat beside the door."),
         Dialogue(messages=(*QUESTION, Message("assistant", "Under the mat."))),
         Feedback(messages=QUESTION, correction="Under the mat."),
         Preference(messages=QUESTION, chosen="Under the mat.", rejected="I do not know."),
         Interaction(user="ann", item="film-7", item_text="a comedy", action="liked"),
-        Observation(task="colour", input="#ff0000", label="red"),
+        Observation(task="colour", input="#ff0000", label="red", observation_id=guess.output_id),
         Fact(subject="house", relation="key", object="under the mat"),
     )
     _until(lambda: client.health()["version"] != "lifelong@0", "a version has learned")
     answer = client.ask("Where is the key?")
     assert answer.version != "lifelong@0"
     assert answer.memories
+
+
+def test_the_label_was_held_against_the_answer(stack: StackStatus, client: Client) -> None:
+    (url,) = (process.metrics for process in stack.processes if process.name == "collector")
+    text = httpx.get(url if "://" in url else f"http://{url}/metrics").text
+    assert 'lifelong_task_answers_total{result="wrong",task="colour"} 1.0' in text, "a model of random weights"
 
 
 def test_the_student_answers_by_its_name(stack: StackStatus, client: Client) -> None:

@@ -26,7 +26,7 @@ VALUES = {
     "outcome": ("sample", "memory-only", "forget"),
     "verdict": ("accepted", "rejected"),
     "pointer": ("committed", "live"),
-    "result": ("ok", "error"),
+    "result": ("ok", "error", "correct", "wrong"),
     "topic": ("lifelong.events.v1", "lifelong.samples.v1"),
 }
 

@@ -15,7 +15,7 @@ from lifelong.cli.addresses import DEFAULT_HOME, Addresses, Home, find
 from lifelong.config.loading import load
 from lifelong.contracts import topics
 from lifelong.contracts.codec import encode
-from lifelong.contracts.versions import Change, VersionEvent, version_event, version_key
+from lifelong.contracts.versions import Change, Manifest, VersionEvent, version_event, version_key
 from lifelong.model.settings import ModelSettings
 from lifelong.registry.artifacts import open_store
 from lifelong.registry.base import PointerState
@@ -41,7 +41,10 @@ def _registry(addresses: Addresses) -> Registry:
 
 @app.command("list")
 def list_versions(home: Home = DEFAULT_HOME, line: Line = None, json: Json = False) -> None:
-    """All versions, newest first, and which one is live."""
+    """All versions, newest first, and which one is live.
+
+    In nats a token: the loss of the new samples before they were learnt, and what earlier tasks have lost.
+    """
     addresses = find(home)
     registry = _registry(addresses)
     name = line or addresses.settings.line.name
@@ -49,16 +52,22 @@ def list_versions(home: Home = DEFAULT_HOME, line: Line = None, json: Json = Fal
     if json:
         typer.echo(msgspec.json.encode({"state": state, "versions": manifests}).decode())
         return
-    table = Table("version", "", "parent", "samples", "verdict", "created", "weights")
+    table = Table("version", "", "parent", "samples", "verdict", "created", "loss", "forgotten", "weights")
     for manifest in reversed(manifests):
         live = "live" + (" (held)" if state.held else "") if manifest.number == state.live else ""
         verdict = manifest.verdict
         said = "" if verdict is None else "accepted" if verdict.accepted else f"rejected: {verdict.reason}"
         created = datetime.datetime.fromtimestamp(manifest.created).isoformat(sep=" ", timespec="seconds")
         samples = str(sum(len(batch.samples) for batch in manifest.batches))
+        loss, forgotten = _nats(manifest, "loss_before_nats"), _nats(manifest, "forgetting_nats")
         row = (str(manifest.number), live, str(manifest.parent or 0), samples, said, created)
-        table.add_row(*row, manifest.weights_sha256[:12])
+        table.add_row(*row, loss, forgotten, manifest.weights_sha256[:12])
     Console().print(table)
+
+
+def _nats(manifest: Manifest, name: str) -> str:
+    value = manifest.metrics.get(name)
+    return "" if value is None else f"{value:.2f}"
 
 
 @app.command()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from lifelong.collector.answers import AnswerStore, RedisAnswers, compare
 from lifelong.collector.config import Settings
 from lifelong.collector.dataref import Fetcher
 from lifelong.collector.dedupe import SeenStore
@@ -71,6 +72,7 @@ class CollectorApp:
         clock: Clock,
         fetch: Fetch | None = None,
         rebuilder: Rebuilder | None = None,
+        answers: AnswerStore | None = None,
     ) -> None:
         self._settings = settings.collector
         self._source = source
@@ -83,6 +85,7 @@ class CollectorApp:
         self._observed = Observed(metrics, clock)
         self._patience = Patience(health, settings.collector.max_backoff_seconds)
         self._rebuilder = rebuilder
+        self._answers = answers
         self._generation = -1
         # Partition → first source offset that no account of ours covers.
         self._covered: dict[int, int] = {}
@@ -190,6 +193,8 @@ class CollectorApp:
         for one in handled:
             self._covered[one.record.source_partition] = one.record.to_offset
         self._observed.collected(records, handled, self._handler.masked, self._clock.monotonic() - started)
+        if self._answers is not None and (labels := [one.labelled for one in handled if one.labelled is not None]):
+            self._observed.compared(compare(self._answers, labels))
         positions = {Partition(r.topic, r.partition): self._covered[r.partition] for r in records}
         self._patience.insist(lambda: self._source.commit(positions), stop)
 
@@ -296,4 +301,5 @@ def connect(settings: Settings, metrics: Metrics, health: Health) -> CollectorAp
             knowledge=knowledge,
             clock=clock,
         ),
+        answers=RedisAnswers(url, line),
     )

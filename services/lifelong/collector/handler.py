@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from lifelong.collector.answers import Labelled, labelled
 from lifelong.collector.config import CollectorSettings
 from lifelong.collector.dedupe import Claim, SeenStore, Signer, digest
 from lifelong.collector.joins import Half, HalfStore
@@ -42,6 +43,8 @@ class Handled(msgspec.Struct, frozen=True):
     memory: tuple[MemoryEntry, ...] = ()
     refusal: DecodeError | None = None
     """With the outcome ``dead-letter``."""
+    labelled: Labelled | None = None
+    """A label that is not refused and no duplicate."""
 
 
 class _Read(msgspec.Struct, frozen=True):
@@ -187,7 +190,9 @@ class Handler:
             event_id=one.event.id if one.event else None,
             forget=made.forget,
         )
-        return Handled(record, one.event.type if one.event else UNKNOWN_TYPE, made.memory, one.refusal)
+        is_taken = made.outcome in ("sample", "memory-only")
+        label = labelled(one.event.data) if one.event is not None and is_taken else None
+        return Handled(record, one.event.type if one.event else UNKNOWN_TYPE, made.memory, one.refusal, label)
 
 
 def _half(one: _Read) -> Half | None:

@@ -21,7 +21,7 @@ from lifelong.errors import ConfigError
 SECTIONS = frozenset(
     {
         *("line", "kafka", "redis", "artifacts", "metrics", "log"),
-        *("model", "adapter", "engine", "memory", "learning", "recipe", "gate"),
+        *("model", "adapter", "engine", "memory", "learning", "recipe", "gate", "drift"),
         *("collector", "trainer", "distiller", "inference"),
     }
 )

@@ -91,6 +91,7 @@ class Observation(_Data, frozen=True):
     input: NonEmpty | None = None
     label: NonEmpty | None = None
     observation_id: str | None = None
+    """Where it is the id of an answer (``output_id``), the label is also compared with that answer."""
 
 
 class Fact(_Data, frozen=True):

@@ -50,6 +50,13 @@ COLLECT_SECONDS = Metric(
     "lifelong_collect_seconds", "histogram", "Time to turn one poll of events into samples.", "collector"
 )
 MASKED = Metric("lifelong_masked_total", "counter", "Secrets and personal data masked.", "collector", ("kind",))
+TASK_ANSWERS = Metric(
+    "lifelong_task_answers_total",
+    "counter",
+    "Answers whose label has come, by whether it is what was answered: correct, wrong.",
+    "collector",
+    ("task", "result"),
+)
 MEMORY_ENTRIES = Metric("lifelong_memory_entries", "gauge", "Entries in memory.", "inference", ())
 
 # trainer
@@ -96,6 +103,58 @@ RELEARNING = Metric(
     "lifelong_relearning_batches", "gauge", "Micro-batches still to be relearned, to forget something.", "trainer"
 )
 BASE_KL = Metric("lifelong_base_kl_nats", "gauge", "KL(base ‖ model) per token on incoming samples.", "trainer")
+PREQUENTIAL_MEAN = Metric(
+    "lifelong_prequential_fading_nats",
+    "gauge",
+    "Fading mean of the loss per token before a sample is trained on.",
+    "trainer",
+    ("task",),
+)
+PREQUENTIAL_ACCURACY = Metric(
+    "lifelong_prequential_accuracy_ratio",
+    "gauge",
+    "Fading share of samples whose answer greedy decoding would have given before they were trained on.",
+    "trainer",
+    ("task",),
+)
+FORGETTING = Metric(
+    "lifelong_forgetting_nats",
+    "gauge",
+    "Held-out loss of a task less the least it ever had; above 0: forgotten.",
+    "trainer",
+    ("task",),
+)
+BACKWARD_TRANSFER = Metric(
+    "lifelong_backward_transfer_nats",
+    "gauge",
+    "Held-out loss of a task right after it was last learnt less that of now; below 0: forgotten since.",
+    "trainer",
+    ("task",),
+)
+FORWARD_TRANSFER = Metric(
+    "lifelong_forward_transfer_nats",
+    "gauge",
+    "Loss of the base on a task less the loss before any of it was learnt; above 0: others have helped.",
+    "trainer",
+    ("task",),
+)
+PLASTICITY_LOSS = Metric(
+    "lifelong_plasticity_loss_nats",
+    "gauge",
+    "Held-out loss of a task right after it was last learnt; rising: the model learns worse.",
+    "trainer",
+    ("task",),
+)
+ANYTIME_LOSS = Metric(
+    "lifelong_anytime_loss_nats",
+    "gauge",
+    "Mean over all versions of the mean held-out loss of the tasks learnt by then.",
+    "trainer",
+)
+DRIFTS = Metric("lifelong_drifts_total", "counter", "Drifts seen in what comes in.", "trainer")
+DRIFT_RAISED = Metric(
+    "lifelong_drift_raised", "gauge", "1 while more of the old is replayed because of drift, else 0.", "trainer"
+)
 
 # trainer and distiller
 VERSION = Metric("lifelong_version", "gauge", "Newest version: committed, live.", "every", ("line", "pointer"))

@@ -18,7 +18,7 @@ from lifelong.contracts.codec import decode, encode
 from lifelong.contracts.samples import SampleRecord
 from lifelong.contracts.versions import Change, Manifest, version_event, version_key
 from lifelong.distiller.config import Settings
-from lifelong.distiller.handler import Distiller, Round
+from lifelong.distiller.handler import DRIFTS, Distiller, Round
 from lifelong.distiller.models import ADAPTER_FILES, Models
 from lifelong.errors import CorruptVersionError, DecodeError, UnknownVersionError, UnreachableError
 from lifelong.model.base import BaseModel, load_base
@@ -80,6 +80,7 @@ class DistillerApp:
         self._dead_letters = DeadLetters(sink, "distiller", metrics)
         self._number = 0
         self._seen_live = 0
+        self._live_drifts = 0
         self._unreadable = 0
         health.details = lambda: {"line": self._line, "version": version_key(self._line, self._number)}
 
@@ -164,9 +165,10 @@ class DistillerApp:
         line = self._settings.line.name
         live = self._registry.state(line).live
         if live != self._seen_live:
+            self._live_drifts = self._drifts(line, live)
             distiller.note_teacher_changed(self._clock.monotonic())
             self._seen_live = live
-        if live == 0 or not distiller.is_due(version_key(line, live), self._clock.monotonic()):
+        if live == 0 or not distiller.is_due(version_key(line, live), self._clock.monotonic(), self._live_drifts):
             return None
         try:
             manifest = self._registry.manifest(line, live)
@@ -181,6 +183,16 @@ class DistillerApp:
             return None
         return _Teacher(manifest, files)
 
+    def _drifts(self, line: str, live: int) -> int:
+        """That the live version has ever seen, where that matters."""
+        if live == 0 or not self._settings.distiller.on_drift:
+            return 0
+        try:
+            return int(self._registry.manifest(line, live).metrics.get(DRIFTS, 0))
+        except (CorruptVersionError, UnknownVersionError):
+            # It was replaced meanwhile; the one that is live now comes next.
+            return 0
+
     def _distil(
         self, models: Models, distiller: Distiller, teacher: Manifest, writer: Writer, stop: threading.Event
     ) -> None:
@@ -194,7 +206,11 @@ class DistillerApp:
         )
         log.info("%s learns from %s", version_key(self._line, draft.number), draft.teacher)
         result = distiller.learn(
-            models.teacher, draft, started, lambda step: not stop.is_set() and not writer.lost.is_set()
+            models.teacher,
+            draft,
+            started,
+            lambda step: not stop.is_set() and not writer.lost.is_set(),
+            int(teacher.metrics.get(DRIFTS, 0)),
         )
         if result is None:
             return

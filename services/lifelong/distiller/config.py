@@ -44,6 +44,9 @@ class DistillerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """No new sample and no new version for so long starts a round, if the teacher has changed since the last."""
     interval_seconds: Annotated[float, Meta(gt=0)] = 300.0
     """A round starts at the latest so long after the last (or the start), however busy the stream is."""
+    on_drift: bool = False
+    """A round starts at once when the teacher has seen drift since the last (``drift.detector`` of the trainer), before
+    what it knew is overwritten."""
     max_tokens: Annotated[int, Meta(ge=8)] = 512
     """Of one sample; what is longer is cut."""
     tokens_per_pass: Annotated[int, Meta(ge=8)] = 2048

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 BUFFER_FILE = "buffer.json"
+DRIFTS = "drifts"
+"""Among the metrics of a manifest: drifts that its line has ever seen; of a student: that its teacher had."""
 
 
 class BufferState(msgspec.Struct, frozen=True):
@@ -76,6 +78,7 @@ class Distiller:
         self._forgotten_at: dict[int, int] = {}
         """Source partition → where it was asked to forget what the student has learnt; it begins anew after that."""
         self._last_teacher: str | None = None
+        self._last_drifts = 0
         self._last_change = self._last_round = now
 
     def take(self, record: SampleRecord, partition: int, offset: int, now: float) -> Literal["new", "duplicate", "gap"]:
@@ -98,14 +101,22 @@ class Distiller:
             self._last_change = now
         return fate
 
-    def is_due(self, teacher: str, now: float) -> bool:
+    def is_due(self, teacher: str, now: float, num_drifts: int = 0) -> bool:
         """Whether a round is worth its time: there is something to teach that the student was not taught yet.
 
         It waits until the stream is quiet, but not longer than ``interval_seconds`` since the last round, or since the
-        start: what waits to be read then should all be read before.
+        start: what waits to be read then should all be read before. Where ``on_drift`` is set it does not wait when the
+        teacher has seen more drifts than at the last round.
+
+        Args:
+            num_drifts: that the teacher has ever seen.
         """
         if teacher == self._last_teacher or len(self._buffer) < self._settings.min_samples:
             return False
+        # Fewer than there were: the teacher has forgotten something that had drifted.
+        self._last_drifts = min(self._last_drifts, num_drifts)
+        if self._settings.on_drift and num_drifts > self._last_drifts:
+            return True
         quiet = now - self._last_change >= self._settings.idle_seconds
         return quiet or now - self._last_round >= self._settings.interval_seconds
 
@@ -123,6 +134,7 @@ class Distiller:
         draft: Manifest,
         now: float,
         on_step: Callable[[int], bool],
+        num_drifts: int = 0,
     ) -> Round | None:
         """One round; ``None`` if it was ended early, with the student as it was.
 
@@ -132,6 +144,7 @@ class Distiller:
         Args:
             draft: line, number, parent, teacher and so on; what was learned is filled in here.
             on_step: called before each step; false ends the round early.
+            num_drifts: that the teacher has ever seen.
         """
         as_it_was = self._snapshot()
         if self._forgotten_at:
@@ -157,7 +170,7 @@ class Distiller:
         verdict = self._judge(before, after)
         if not verdict.accepted:
             self._restore_snapshot(parent)
-        self._last_teacher, self._last_round = draft.teacher, now
+        self._last_teacher, self._last_round, self._last_drifts = draft.teacher, now, num_drifts
         self.counts["accepted" if verdict.accepted else "rejected"] += 1
         hashes = tensor_hashes(adapter_state(self._student.model))
         manifest = msgspec.structs.replace(
@@ -169,7 +182,8 @@ class Distiller:
             counts=dict(self.counts),
             newest_event_time=self._newest_event_time,
             verdict=verdict,
-            metrics={"ce": after.ce, "kl": after.kl, "agreement": after.agreement, "tokens": float(num_tokens)},
+            metrics={"ce": after.ce, "kl": after.kl, "agreement": after.agreement, "tokens": float(num_tokens)}
+            | ({DRIFTS: float(num_drifts)} if num_drifts else {}),
         )
         return Round(manifest, self._files(), before, after)
 
@@ -183,6 +197,7 @@ class Distiller:
         self.watermarks, self.positions = dict(manifest.watermarks), dict(manifest.positions)
         self.counts = Counter(manifest.counts)
         self._newest_event_time, self._last_teacher = manifest.newest_event_time, manifest.teacher
+        self._last_drifts = int(manifest.metrics.get(DRIFTS, 0))
 
     def _is_able(self, sample: Sample) -> bool:
         """Whether there is anything in it to say: what somebody disliked without saying what is right has no answer."""

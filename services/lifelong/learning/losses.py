@@ -26,6 +26,14 @@ def sample_losses(predicted: Logits, num_samples: int) -> Tensor:
     return sum_S / num_S.clamp(min=1)
 
 
+@torch.no_grad()
+def are_first_choices(predicted: Logits, num_samples: int) -> list[bool]:
+    """For each sample whether each of its target tokens was the likeliest, so that greedy decoding says just that."""
+    missed_N = (predicted.logits_NV.argmax(dim=-1) != predicted.targets_N).to(torch.int64)
+    missed_S = torch.zeros(num_samples, dtype=torch.int64, device=missed_N.device)
+    return [num == 0 for num in missed_S.index_add(0, predicted.sample_N, missed_N).tolist()]
+
+
 def weights(samples: Sequence[Sample], device: torch.device) -> Tensor:
     """weight_S, as they are; whoever takes a mean divides by their sum over the whole micro-batch."""
     return torch.tensor([sample.weight for sample in samples], dtype=torch.float32, device=device)

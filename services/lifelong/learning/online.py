@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lifelong.contracts.samples import Sample
 from lifelong.learning.base import Learner, chunks
-from lifelong.learning.losses import evaluate, sample_losses, weights
+from lifelong.learning.losses import are_first_choices, evaluate, sample_losses, weights
 from lifelong.learning.optimizers import Optimizer
 from lifelong.learning.recipe import Recipe, take_gradients
 from lifelong.learning.settings import LearningSettings
@@ -38,6 +38,9 @@ class Lesson:
 
     mixed_in: dict[str, float] = field(default_factory=dict)
     """Of each old sample when it was last seen, before the step that it was mixed into."""
+
+    right: dict[str, bool] = field(default_factory=dict)
+    """Whether each new sample was what greedy decoding would have said before the first step."""
 
     @property
     def last_loss(self) -> float:
@@ -68,6 +71,7 @@ def learn(
     before: dict[str, float] = {}
     latest: dict[str, float] = {}  # of each new sample at the present weights, where that is known
     old: dict[str, float] = {}
+    right: dict[str, bool] = {}
     to_know = [sample for sample in new if sample.until_known]
     num_steps = num_tokens = 0
     recipe.begin(learner, new, version)
@@ -83,6 +87,8 @@ def learn(
             predicted = learner.logits(chunk)
             loss_S = sample_losses(predicted, len(chunk))
             losses.update(zip((sample.id for sample in chunk), loss_S.tolist(), strict=True))
+            if not before and losses is latest:
+                right.update(zip((s.id for s in chunk), are_first_choices(predicted, len(chunk)), strict=True))
             if losses is latest and is_known():  # never before the last chunk; its backward pass is spared
                 return
             loss_S = recipe.loss(learner, chunk, predicted, loss_S)
@@ -122,7 +128,7 @@ def learn(
     unknown = [sample for sample in new if sample.id not in latest]
     after = latest | evaluate(learner, unknown, settings.tokens_per_pass)
     recipe.end(learner, new, version)
-    return Lesson(before, {sample.id: after[sample.id] for sample in new}, num_steps, num_tokens, old)
+    return Lesson(before, {sample.id: after[sample.id] for sample in new}, num_steps, num_tokens, old, right)
 
 
 def _backward(loss: Tensor) -> None:

@@ -58,7 +58,7 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blocks_strength: Strength = 0.5
     """λ of their orthogonality."""
     blocks_versions: Annotated[int, Meta(ge=0)] = 0
-    """For which a block learns; 0: for ever, unless drift is seen."""
+    """For which a block learns; 0: for ever, unless drift is seen (``drift.detector``), which begins the next."""
     preference_strength: Strength = 0.0
     """Of DPO, for samples with a rejected answer; beside it the better one is learnt as any answer is."""
     rating_strength: Strength = 0.0

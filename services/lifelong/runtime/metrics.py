@@ -41,6 +41,10 @@ class Metrics:
         assert isinstance(live, Gauge)
         (live.labels(**labels) if labels else live).set(value)
 
+    def remove(self, metric: Metric, **labels: str) -> None:
+        """There is nothing of these labels any more: no series with an old value stays behind."""
+        self._live[metric.name].remove(*(labels[name] for name in metric.labels))
+
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
         live = self._live[metric.name]
         assert isinstance(live, Histogram)

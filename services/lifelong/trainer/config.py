@@ -15,6 +15,7 @@ from lifelong.config.shared import (
     MetricsSettings,
     RedisSettings,
 )
+from lifelong.learning.drift_watch import DriftSettings
 from lifelong.learning.gate import GateSettings
 from lifelong.learning.recipe_settings import RecipeSettings
 from lifelong.learning.settings import LearningSettings
@@ -45,6 +46,7 @@ class Curriculum(NamedTuple):
     learning: LearningSettings = LearningSettings()
     recipe: RecipeSettings = RecipeSettings()
     gate: GateSettings = GateSettings()
+    drift: DriftSettings = DriftSettings()
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -59,8 +61,9 @@ class Settings(msgspec.Struct, frozen=True):
     learning: LearningSettings = LearningSettings()
     recipe: RecipeSettings = RecipeSettings()
     gate: GateSettings = GateSettings()
+    drift: DriftSettings = DriftSettings()
     trainer: TrainerSettings = TrainerSettings()
 
     @property
     def curriculum(self) -> Curriculum:
-        return Curriculum(self.learning, self.recipe, self.gate)
+        return Curriculum(self.learning, self.recipe, self.gate, self.drift)

@@ -22,6 +22,7 @@ from lifelong.trainer.history import Chapter
 from lifelong.trainer.intake import Entry, Intake, Trigger
 from lifelong.trainer.recorded import curriculum_of, recorded_settings
 from lifelong.trainer.schooling import Report, Schooling
+from lifelong.trainer.signals import SIGNALS_FILE
 
 
 class Candidate(NamedTuple):
@@ -146,7 +147,10 @@ class Trainer:
             watermarks=chapter.manifest.watermarks,
             positions=chapter.manifest.positions,
         )
-        return self._advance(chapter.manifest.number, samples, chapter.forgets, past, on_step)
+        report = self._advance(chapter.manifest.number, samples, chapter.forgets, past, on_step)
+        if SIGNALS_FILE not in chapter.manifest.files:
+            self.schooling.begin_signals()
+        return report
 
     def forget(self, relearned: Sequence[int], reason: str, *, epoch: int) -> Candidate:
         """Make the version that takes in the oldest request to forget that waits; the weights are those that the
@@ -228,7 +232,7 @@ class Trainer:
                 ),
             ),
             tensors=tensors,
-            metrics=_measured(report) | dict(measured),
+            metrics=_measured(report) | self.schooling.signals.numbers() | dict(measured),
             verdict=report.verdict,
             newest_event_time=self._newest_event_time,
             settings=self._recorded,

@@ -24,9 +24,13 @@ class Observed:
         self._tasks: set[str] = set()
         self._last_time: dict[int, float] = {}
         self._num_steps = 0
+        self._num_drifts = 0
+        self._shown: dict[str, set[str]] = {}
+        """Name of a metric of tasks → those it has a series of."""
 
     def started(self, trainer: Trainer, state: PointerState, epoch: int) -> None:
         self._metrics.set(names.EPOCH, epoch, line=self._line)
+        self._num_drifts = trainer.schooling.signals.drift.num_seen
         self._version(trainer.number, state.live)
         self._state(trainer)
 
@@ -87,9 +91,35 @@ class Observed:
         self._metrics.set(names.VERSION, live, line=self._line, pointer="live")
 
     def _state(self, trainer: Trainer) -> None:
+        self._signals(trainer)
         self._metrics.set(names.REPLAY_SAMPLES, len(trainer.schooling.replay))
         for partition, offset in trainer.watermarks.items():
             self._metrics.set(names.WATERMARK, offset, partition=str(partition))
+
+    def _signals(self, trainer: Trainer) -> None:
+        signals = trainer.schooling.signals
+        for metric, by_task in (
+            (names.PREQUENTIAL_MEAN, signals.prequential.losses),
+            (names.PREQUENTIAL_ACCURACY, signals.prequential.accuracies),
+            (names.FORGETTING, signals.transfer.forgetting),
+            (names.BACKWARD_TRANSFER, signals.transfer.backward),
+            (names.FORWARD_TRANSFER, signals.transfer.forward),
+            (names.PLASTICITY_LOSS, signals.transfer.learnt_losses),
+        ):
+            # Those beyond the bound cannot be put together into one mean.
+            shown = {task: value for task, value in by_task.items() if self._task(task) == task}
+            for task, value in shown.items():
+                self._metrics.set(metric, value, task=task)
+            # Nothing of it is held out any more, or it was forgotten.
+            for task in self._shown.get(metric.name, set()) - shown.keys():
+                self._metrics.remove(metric, task=task)
+            self._shown[metric.name] = set(shown)
+        if signals.transfer.anytime is not None:
+            self._metrics.set(names.ANYTIME_LOSS, signals.transfer.anytime)
+        # Fewer than before: what was to be forgotten had drifted.
+        self._metrics.count(names.DRIFTS, max(0, signals.drift.num_seen - self._num_drifts))
+        self._num_drifts = signals.drift.num_seen
+        self._metrics.set(names.DRIFT_RAISED, float(signals.drift.is_raised(trainer.number + 1)))
 
     def _task(self, task: str) -> str:
         if task not in self._tasks and len(self._tasks) >= _MAX_TASKS:

@@ -16,6 +16,7 @@ import transformers
 from lifelong.contracts.samples import Sample
 from lifelong.contracts.versions import Manifest
 from lifelong.errors import ConfigError
+from lifelong.learning.drift_watch import DriftSettings
 from lifelong.learning.gate import GateSettings
 from lifelong.learning.recipe_settings import RecipeSettings
 from lifelong.learning.settings import LearningSettings
@@ -38,7 +39,7 @@ def recorded_settings(learner: AdapterLearner, settings: Settings) -> dict[str, 
         "peft": peft.__version__,
         "learning.optimizer": settings.learning.optimizer,
     }
-    for section in ("adapter", "learning", "recipe", "gate"):
+    for section in ("adapter", "learning", "recipe", "gate", "drift"):
         for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
             recorded[f"{section}.{name}"] = value
     if settings.gate.probes:
@@ -52,6 +53,7 @@ def curriculum_of(manifest: Manifest) -> Curriculum:
         _section(manifest, "learning", LearningSettings),
         _section(manifest, "recipe", RecipeSettings),
         _section(manifest, "gate", GateSettings),
+        _section(manifest, "drift", DriftSettings),
     )
 
 

@@ -40,6 +40,7 @@ from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import Clock
 from lifelong.trainer import state as files_of
 from lifelong.trainer.config import Curriculum
+from lifelong.trainer.signals import SIGNALS_FILE, Signals, begin_block
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Schooling:
         self._optimizer = OPTIMIZERS[learning.optimizer](learner.parameters, learning)
         self.replay = REPLAYS[learning.replay](learning.replay_capacity, learning.seed)
         self.held_out = BalancedReservoir(gate.held_out_capacity, learning.seed)
+        self.signals = Signals(curriculum.drift)
         self.anchors: list[Sample] = []
         self._learnt: Counter[str] = Counter()
         self._held_out_losses: dict[str, float] = {}
@@ -145,9 +147,18 @@ class Schooling:
         self._held_out_losses = dict(state.held_out_losses)
         self._general_losses = dict(state.general_losses)
         self._general_base = dict(state.general_base)
+        if SIGNALS_FILE in files:
+            self.signals.unpack(files[SIGNALS_FILE], learnt_with.drift)
+        else:
+            self.begin_signals()
         # Probes that the user has added since.
         with self.served():
             self._held_out_losses |= self._evaluate([p for p in self._probes if p.id not in self._held_out_losses])
+
+    def begin_signals(self) -> None:
+        """As after a version of a time when none were kept."""
+        self.signals = Signals(self.curriculum.drift)
+        self.signals.transfer.knew(self._learnt)
 
     def served_state(self) -> AdapterState:
         """The adapter as it is served, and hashed."""
@@ -173,6 +184,7 @@ class Schooling:
             files_of.HELD_OUT_FILE: files_of.pack_samples(self.held_out.samples),
             files_of.ANCHORS_FILE: files_of.pack_samples(self.anchors),
             files_of.STATE_FILE: files_of.pack_state(state),
+            SIGNALS_FILE: self.signals.pack(),
         }
         if self._slow:
             files[files_of.FAST_FILE] = pack_state(adapter_state(self._learner.model))
@@ -201,6 +213,7 @@ class Schooling:
         with self.served():
             self._hold_out(held_out)
         self._keep()
+        self.signals.keep({sample.id for sample in (*self.held_out.samples, *self._probes)})
         if not new:
             verdict = Verdict(True, "nothing to learn, weights as before")
             return Report(new, held_out, [], num_superseded, num_skipped, None, verdict, None, 0.0, 0.0)
@@ -213,13 +226,14 @@ class Schooling:
 
         started = self._clock.monotonic()
         s = self.curriculum.learning
+        num_replayed = self.signals.drift.replay_samples(s.replay_samples, number)
         replayed: dict[str, Sample] = {}
 
         def mix_in(step: int) -> list[Sample]:
-            drawn = self.replay.draw(s.replay_samples, version=number, step=step)
+            drawn = self.replay.draw(num_replayed, version=number, step=step)
             replayed.update((sample.id, sample) for sample in drawn)
             # A young line has little to replay: the base's own answers take its place.
-            num_anchors = s.anchor_samples + s.replay_samples - len(drawn) if s.anchor_samples else 0
+            num_anchors = s.anchor_samples + num_replayed - len(drawn) if s.anchor_samples else 0
             return [*drawn, *anchor.draw(self.anchors, num_anchors, seed=s.seed, version=number, step=step)]
 
         teach = METHODS[s.method]
@@ -247,6 +261,7 @@ class Schooling:
         )
         verdict = judge(evidence, judged, self.curriculum.gate)
         if verdict.accepted:
+            self._note(number, lesson, [sample for sample in new if not _is_disliked(sample)], judged, held_out_after)
             self._held_out_losses, self._general_losses = held_out_after, general_after
             self._learnt.update(sample.task for sample in new)
             if isinstance(self.replay, SurpriseReservoir):
@@ -274,6 +289,16 @@ class Schooling:
             stepped - started,
             gate_seconds,
         )
+
+    def _note(
+        self, number: int, lesson: Lesson, new: Sequence[Sample], judged: Sequence[Sample], after: Mapping[str, float]
+    ) -> None:
+        """Before what was held out is known by its new losses."""
+        s = self.curriculum
+        before, max_tokens = self._held_out_losses, s.learning.tokens_per_pass
+        has_drifted = self.signals.saw(number, self._learner, lesson, new, judged, before, after, max_tokens=max_tokens)
+        if has_drifted and s.recipe.blocks_versions == 0:
+            begin_block(self._recipe)
 
     def _catch_up(self, new: Sequence[Sample]) -> None:
         """What should be known should be known by those weights that are served."""

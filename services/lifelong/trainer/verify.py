@@ -113,13 +113,13 @@ def _anchors(registry: Registry, manifest: Manifest) -> list[Sample]:
 
 def _trainer(manifest: Manifest, model: ModelSettings, load: Callable[[ModelSettings], BaseModel]) -> Trainer:
     curriculum, adapter = curriculum_of(manifest), adapter_of(manifest)
-    learning, recipe, gate = curriculum
+    learning, recipe, gate, drift = curriculum
     if gate.probes:
         probes_sha256 = hashlib.sha256(_read(gate.probes)).hexdigest()
         if probes_sha256 != manifest.settings["gate.probes_sha256"]:
             raise ConfigError("gate.probes", f"{gate.probes} is not what it was when the version was learnt")
     learner = AdapterLearner(load(model), adapter, seed=learning.seed, max_tokens=learning.max_tokens)
-    settings = Settings(model=model, adapter=adapter, learning=learning, recipe=recipe, gate=gate)
+    settings = Settings(model=model, adapter=adapter, learning=learning, recipe=recipe, gate=gate, drift=drift)
     return Trainer(learner, settings, read_probes(gate.probes), SystemClock())
 
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -61,9 +63,9 @@ def new_student(base: BaseModel) -> Callable[[], AdapterLearner]:
 
 
 @pytest.fixture
-def new_distiller(new_student: Callable[[], AdapterLearner], settings: DistillerSettings) -> Callable[[], Distiller]:
-    def make() -> Distiller:
-        return Distiller(new_student(), settings, now=0.0)
+def new_distiller(new_student: Callable[[], AdapterLearner], settings: DistillerSettings) -> Callable[..., Distiller]:
+    def make(**changes: Any) -> Distiller:
+        return Distiller(new_student(), msgspec.structs.replace(settings, **changes), now=0.0)
 
     return make
 

@@ -203,6 +203,24 @@ def test_a_new_teacher_is_followed_and_the_old_one_not_again(world: World, recor
     assert world.students()[1].weights_sha256 != world.students()[0].weights_sha256
 
 
+def test_drift_begins_a_round_on_a_stream_that_is_never_quiet(world: World, records: Any) -> None:
+    world.set(idle_seconds=1e6, interval_seconds=1e6, on_drift=True)
+    world.teach(1)
+    world.publish(*records(0, 8))
+    world.run()
+    assert world.students() == []
+    world.teach(2, metrics={"drifts": 1.0})
+    world.run()
+    assert [student.teacher for student in world.students()] == ["lifelong@2"]
+    # Known from the version also to the next process: the same drift is not consolidated again.
+    world.teach(3, metrics={"drifts": 1.0})
+    world.run()
+    world.set(on_drift=False)
+    world.teach(4, metrics={"drifts": 2.0})
+    world.run()
+    assert len(world.students()) == 1
+
+
 def test_without_a_version_or_without_samples_nothing_is_distilled(world: World, records: Any) -> None:
     world.publish(*records(0, 8))
     world.run()

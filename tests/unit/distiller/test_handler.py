@@ -134,6 +134,27 @@ def test_a_stream_that_is_never_quiet_does_not_put_rounds_off_for_ever(
     assert distiller.is_due("lifelong@2", 700.0)
 
 
+def test_drift_does_not_wait_for_quiet(new_distiller: Any, new_sample: Any, teacher: Any) -> None:
+    busy = 101.0
+    for on_drift in (False, True):
+        distiller = new_distiller(on_drift=on_drift)
+        fill(distiller, new_sample, range(8), now=100.0)
+        assert not distiller.is_due("lifelong@1", busy, 0)
+        assert distiller.is_due("lifelong@1", busy, 2) == on_drift
+    result = distiller.learn(teacher, draft(), busy, lambda step: True, 2)
+    assert result is not None
+    distiller.note_teacher_changed(busy)
+    assert not distiller.is_due("lifelong@2", busy, 2), "it was taught since"
+    assert distiller.is_due("lifelong@2", busy, 3)
+    # Who comes next knows of it; and what the teacher had to forget may have been a drift.
+    successor = new_distiller(on_drift=True)
+    successor.restore(result.manifest, result.files)
+    successor.note_teacher_changed(busy)
+    assert not successor.is_due("lifelong@2", busy, 2)
+    assert not successor.is_due("lifelong@3", busy, 1)
+    assert successor.is_due("lifelong@4", busy, 2)
+
+
 def test_too_few_samples_are_no_round(new_distiller: Any, new_sample: Any) -> None:
     assert not new_distiller().is_due("lifelong@1", 1e9)
 
