@@ -40,7 +40,7 @@ LABELS = {
         "NUM": "number",
     },
     "movie": {"+": "positive", "-": "negative"},
-    "author": {"HillaryClinton": "Clinton", "realDonaldTrump": "Trump"},
+    "author": {"HillaryClinton": "Democrat", "realDonaldTrump": "Republican"},
     "r8": {
         "earn": "profit",
         "acq": "takeover",
