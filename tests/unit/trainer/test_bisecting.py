@@ -16,6 +16,7 @@ from lifelong.model.base import load_base
 from lifelong.trainer import schooling
 from lifelong.trainer.config import TrainerSettings
 from lifelong.trainer.history import History
+from lifelong.trainer.signals import SIGNALS_FILE
 from lifelong.trainer.verify import verify
 
 OF_EIGHT = msgspec.structs.replace(
@@ -73,7 +74,10 @@ def test_what_was_refused_has_not_touched_the_weights(new_trainer, new_record, n
         for number in range(first, 8):
             trainer.take(new_record(number, new_sample(number), from_offset=0))
         manifest = trainer.learn("flush", epoch=1).manifest
-        ends.append((manifest.weights_sha256, trainer.schooling.files()))
+        files = trainer.schooling.files()
+        # What was known of the samples before was found out in one pass with those that were refused: other sums.
+        del files[SIGNALS_FILE]
+        ends.append((manifest.weights_sha256, files))
     assert ends[0] == ends[1]
 
 
