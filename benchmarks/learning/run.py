@@ -121,7 +121,7 @@ def run(
     curriculum = strategy.with_seed(seed)
     base = load_base(model)
     learner = AdapterLearner(base, AdapterSettings(), seed=seed, max_tokens=curriculum.learning.max_tokens)
-    schooling = Schooling(learner, curriculum, (), SystemClock())
+    schooling = Schooling(learner, curriculum, SystemClock())
     schooling.begin((), anchors)
     exam = stream.exam(learner)
     memory = Remembering() if strategy.remembers else None

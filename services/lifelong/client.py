@@ -16,12 +16,15 @@ from msgspec import Meta
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts import topics
 from lifelong.contracts.codec import decode, decode_event, encode_event, type_name
-from lifelong.contracts.events import TYPE_OF_DATA, Event, EventData, Fact, Feedback, Message, Observation
+from lifelong.contracts.events import TYPE_OF_DATA, Event, EventData, Fact, Feedback, Message, Observation, Probe
 from lifelong.contracts.requests import Output, UsedMemory
 from lifelong.errors import DecodeError, OverloadedError, RequestError, UnreachableError
 from lifelong.stream.kafka import KafkaSink, KafkaSource
 
 T = TypeVar("T")
+
+PROBES_KEY = "lifelong.probes"
+"""Of all probes, so that whoever takes one away with this key comes after whoever added it."""
 
 _POLL_SECONDS = 0.5
 # Loopback never goes through a proxy, whatever the environment says.
@@ -317,6 +320,8 @@ def _ordering_unit(data: EventData) -> str | None:
         return data.subject
     if isinstance(data, Observation):
         return data.task
+    if isinstance(data, Probe):
+        return PROBES_KEY
     return data.user
 
 

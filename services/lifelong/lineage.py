@@ -51,7 +51,10 @@ class Lesson(msgspec.Struct, frozen=True):
     """That learnt it first."""
     accepted: bool
     trained: tuple[Place, ...]
+    """If it was not accepted: what was refused."""
     held_out: tuple[Place, ...]
+    refused: tuple[Place, ...] = ()
+    """Where the others were accepted."""
 
 
 class VersionLineage(msgspec.Struct, frozen=True):
@@ -206,10 +209,17 @@ def _batches(registry: Registry, manifest: Manifest) -> Iterator[Manifest]:
 
 
 def _lesson(manifest: Manifest) -> Lesson:
-    trained = [place for batch in manifest.batches for place in _places(batch.samples)]
-    held_out = [place for batch in manifest.batches for place in _places(batch.held_out)]
     accepted = manifest.verdict is None or manifest.verdict.accepted
-    return Lesson(manifest.number, accepted, tuple(trained), tuple(held_out))
+    refused = {name for part in manifest.refused for name in part.samples} if accepted else set()
+    samples = [name for batch in manifest.batches for name in batch.samples]
+    held_out = [place for batch in manifest.batches for place in _places(batch.held_out)]
+    return Lesson(
+        manifest.number,
+        accepted,
+        tuple(_places([name for name in samples if name not in refused])),
+        tuple(held_out),
+        tuple(_places([name for name in samples if name in refused])),
+    )
 
 
 def _places(sample_ids: Sequence[str]) -> list[Place]:
@@ -222,6 +232,10 @@ def _fate(first: Manifest | None, record: SampleRecord) -> Fate:
     if first is None:
         return "pending"
     ids = {sample.id for sample in record.samples}
+    refused = {name for part in first.refused for name in part.samples}
+    # Of an event with several samples some may have been let in.
+    if ids & refused and not any((ids - refused) & set(batch.samples) for batch in first.batches):
+        return "rejected"
     if any(ids & set(batch.samples) for batch in first.batches):
         return "trained" if first.verdict is None or first.verdict.accepted else "rejected"
     return "held out" if any(ids & set(batch.held_out) for batch in first.batches) else "left out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,20 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from lifelong.cli import app
+from lifelong.cli.probes import UnknownProbeError
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts import topics
 from lifelong.contracts.codec import decode, decode_event, encode
-from lifelong.contracts.events import Document, Fact, Feedback, Message
+from lifelong.contracts.events import Document, Fact, Feedback, Forget, Message, Probe
 from lifelong.contracts.requests import Output
-from lifelong.contracts.versions import Manifest, Verdict, VersionEvent
+from lifelong.contracts.samples import Sample
+from lifelong.contracts.versions import Batch, Manifest, Refused, Verdict, VersionEvent
 from lifelong.errors import CorruptVersionError, UnknownVersionError
 from lifelong.registry.directory import DirectoryStore
 from lifelong.registry.pointers import RedisPointers
 from lifelong.registry.registry import Registry
 from lifelong.stream.kafka import KafkaSink, KafkaSource
+from lifelong.trainer.state import pack_samples
 
 pytestmark = pytest.mark.kafka
 
@@ -45,7 +48,14 @@ class Shell:
         assert result.exception is None, result.output
         return result.stdout
 
-    def learn(self, number: int, accepted: bool = True, line: str | None = None) -> Manifest:
+    def learn(
+        self,
+        number: int,
+        accepted: bool = True,
+        line: str | None = None,
+        refused: tuple[Refused, ...] = (),
+        probes: Sequence[Sample] = (),
+    ) -> Manifest:
         """What a trainer does."""
         line = line or self.line
         writer = f"trainer {number}"
@@ -54,9 +64,12 @@ class Shell:
         manifest = Manifest(
             line=line, number=number, parent=number - 1, kind="active", base="tiny", base_sha256="0", epoch=epoch,
             created=1_700_000_000.0, weights_sha256=f"{number:064x}", files={}, folder="", watermarks={}, positions={},
-            verdict=Verdict(accepted, "for a reason"),
+            verdict=Verdict(accepted, "for a reason"), refused=refused,
+            batches=(Batch(samples=tuple(name for part in refused for name in part.samples)),),
         )  # fmt: skip
-        manifest = self.registry.commit(manifest, {"weights": str(number).encode()})
+        manifest = self.registry.commit(
+            manifest, {"weights": str(number).encode(), "probes.jsonl": pack_samples(probes)}
+        )
         if accepted:
             self.registry.promote(line, number, epoch=epoch)
         self.registry.pointers.release(line, writer)
@@ -197,6 +210,49 @@ def test_events_are_published(shell: Shell, tmp_path: Path) -> None:
             strict=True,
         )
     )
+
+
+def test_probes_are_added_listed_and_removed(shell: Shell, tmp_path: Path) -> None:
+    assert json.loads(shell.says("probes", "list", "--json"))["probes"] == []
+    [one] = shell.says("probes", "add", "--question", "Who?", "--answer", "Ann.", "--task", "people").split()
+    file = tmp_path / "probes.jsonl"
+    file.write_text('{"question": "Where?", "answer": "Here."}\n{"question": "When?", "answer": "Now."}\n')
+    others = shell.says("probes", "add", "--file", str(file)).split()
+    events = {event.id: event.data for event in shell.events()}
+    assert [events[name] for name in (one, *others)] == [
+        Probe("Who?", "Ann.", "people"), Probe("Where?", "Here."), Probe("When?", "Now."),
+    ]  # fmt: skip
+    # As the trainer keeps them.
+    messages = (Message("user", "Who?"), Message("assistant", "Ann."))
+    shell.learn(1, probes=[Sample(id="0-0-0", event_id=one, event_time=1.0, task="people", messages=messages)])
+    assert json.loads(shell.says("probes", "list", "--json")) == {
+        "version": f"{shell.line}@1",
+        "probes": [{"id": one, "task": "people", "question": "Who?", "answer": "Ann."}],
+    }
+    assert "Who?" in shell.says("probes", "list")
+    assert isinstance(shell.run("probes", "remove", others[0]).exception, UnknownProbeError)
+    shell.says("probes", "remove", one)
+    records = shell.records(topics.EVENTS.name)
+    assert [event.data for event in shell.events()].count(Forget(event_ids=(one,))) == 1
+    # One after the other, whoever reads them.
+    assert len({(record.partition, record.key) for record in records}) == 1
+
+
+def test_what_was_refused_is_listed(shell: Shell) -> None:
+    assert json.loads(shell.says("quarantine", "list", "--json")) == []
+    shell.learn(1, refused=(Refused(("0-1-0",), ("e1",), "older:t became less likely"),))
+    shell.learn(2)
+    bad = Refused(("0-4-0", "0-5-0"), ("e4", "e5"), "new samples became less likely")
+    shell.learn(3, accepted=False, refused=(bad,))
+    found = json.loads(shell.says("quarantine", "list", "--json"))
+    assert [(row["version"], row["events"]) for row in found] == [
+        (f"{shell.line}@3", ["e4", "e5"]),
+        (f"{shell.line}@1", ["e1"]),
+    ]
+    assert found[0]["reason"] == "new samples became less likely"
+    assert "older:t became less likely" in shell.says("quarantine", "list")
+    assert len(json.loads(shell.says("quarantine", "list", "--json", "--last", "1"))) == 1
+    assert "(1 refused)" in shell.says("versions", "list")
 
 
 def test_outputs_are_one_json_a_line(shell: Shell) -> None:

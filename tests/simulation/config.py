@@ -78,7 +78,9 @@ class RunConfig(msgspec.Struct, frozen=True):
                 general_drift_nats=100,
                 held_out_ratio=0.3,
                 held_out_after=1,
-                held_out_capacity=3,
+                recent_capacity=2,
+                older_capacity=3,
+                judged_samples=4,
             ),
             trainer=TrainerSettings(
                 batch_size=self.batch_size,

@@ -18,6 +18,7 @@ from lifelong.contracts.events import (
     Forget,
     Message,
     Observation,
+    Probe,
 )
 from lifelong.contracts.requests import Request
 
@@ -84,6 +85,7 @@ class Makers:
             self._garbage,
             self._expired,
             self._poor,
+            self._probe,
         ] + ([self._forget, self._forget] if with_forgets else [])
 
     def next(self, time: float) -> list[tuple[bytes, list[tuple[str, bytes]]]]:
@@ -140,6 +142,9 @@ class Makers:
 
     def _poor(self) -> list[tuple[bytes, list[tuple[str, bytes]]]]:
         return self._event(Document("!"))
+
+    def _probe(self) -> list[tuple[bytes, list[tuple[str, bytes]]]]:
+        return self._event(Probe(f"{self._pick(_THINGS)}?", self._pick(_WORDS)))
 
     def _expired(self) -> list[tuple[bytes, list[tuple[str, bytes]]]]:
         return self._event(Fact("ox", "is", "late"), expirytime=START - 3600)

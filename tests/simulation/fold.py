@@ -26,6 +26,7 @@ from lifelong.trainer.schooling import Schooling
 class _Batch(NamedTuple):
     number: int
     samples: list[Sample]
+    probes: list[Sample]
     forgets: list[Forget]
 
 
@@ -37,12 +38,13 @@ def fold_weights(config: RunConfig, evidence: Evidence) -> str | None:
     s = config.trainer
     base = model.load(s.model)
     learner = AdapterLearner(base, s.adapter, seed=s.learning.seed, max_tokens=s.learning.max_tokens)
-    schooling = Schooling(learner, s.curriculum, [], ManualClock())
+    schooling = Schooling(learner, s.curriculum, ManualClock())
     schooling.begin(s.trainer.anchor_prompts)
     for index, batch in enumerate(batches):
         later = [forget for other in batches[index:] for forget in other.forgets]
         samples = [s for s in batch.samples if not any(must_be_forgotten(s, forget) for forget in later)]
-        schooling.learn(batch.number, sorted(samples, key=_canonical), batch.forgets)
+        probes = sorted(batch.probes, key=_canonical)
+        schooling.learn(batch.number, sorted(samples, key=_canonical), batch.forgets, probes=probes)
     return combined_sha256(tensor_hashes(adapter_state(learner.model)))
 
 
@@ -58,6 +60,7 @@ def _batches(evidence: Evidence) -> Iterator[_Batch]:
         yield _Batch(
             number,
             [sample for account in accounts for sample in account.record.samples],
+            [account.record.probe for account in accounts if account.record.probe],
             [account.record.forget for account in accounts if account.record.forget],
         )
 

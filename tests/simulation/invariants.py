@@ -26,7 +26,7 @@ from lifelong.registry.base import PointerState
 from lifelong.registry.registry import is_accepted
 from lifelong.stream.base import Record
 
-OUTCOMES = ("sample", "duplicate", "dead-letter", "expired", "memory-only", "forget")
+OUTCOMES = ("sample", "duplicate", "dead-letter", "expired", "memory-only", "forget", "probe")
 """Of events, as counted in a manifest."""
 FATES = ("trained", "held_out", "superseded", "skipped", "rejected", "forgotten")
 """Of samples, as counted in a manifest."""
@@ -331,7 +331,10 @@ def _listings(evidence: Evidence, books: Books) -> Iterator[str]:
             rest = gained["superseded"] + gained["skipped"] + gained["forgotten"]
             if rest != len(there) - len(listed):
                 yield f"{_key(manifest)} leaves out {len(there) - len(listed)} samples and counts {rest} of them"
-            if manifest.verdict is not None and gained["rejected" if manifest.verdict.accepted else "trained"]:
+            refused = [name for part in manifest.refused for name in part.samples]
+            if gained["rejected"] != len(refused) or not set(refused) <= set(listed):
+                yield f"{_key(manifest)}: {_some(gained)}, and it names as refused {len(refused)} of its samples"
+            if manifest.verdict is not None and not manifest.verdict.accepted and gained["trained"]:
                 yield f"{_key(manifest)}: {_some(gained)} against its verdict"
 
 

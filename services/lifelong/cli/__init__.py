@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lifelong.cli import application, lineage, stack, topics, versions
+from lifelong.cli import application, lineage, probes, quarantine, stack, topics, versions
 from lifelong.errors import LifelongError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ stack.register(app)
 application.register(app)
 lineage.register(app)
 app.add_typer(versions.app, name="versions")
+app.add_typer(probes.app, name="probes")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(topics.app, name="topics")
 
 

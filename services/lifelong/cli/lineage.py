@@ -93,10 +93,14 @@ def _tell_version(version: VersionLineage) -> str:
     ]
     for lesson in version.lessons:
         places = " ".join(f"{place.partition}:{place.offset}" for place in lesson.trained) or "nothing"
-        held_out = " ".join(f"{place.partition}:{place.offset}" for place in lesson.held_out)
+        held_out, refused = (
+            " ".join(f"{place.partition}:{place.offset}" for place in places)
+            for places in (lesson.held_out, lesson.refused)
+        )
         lines.append(
             f"  in {version_key(version.line, lesson.version)} {'' if lesson.accepted else 'rejected: '}{places}"
             + (f"; held out {held_out}" if held_out else "")
+            + (f"; refused {refused}" if refused else "")
         )
     if version.num_lessons_left:
         lines.append("  and what came before (--last shows more)")

@@ -34,7 +34,7 @@ class _Model(msgspec.Struct, frozen=True):
     model: ModelSettings = ModelSettings()
 
 
-def _registry(addresses: Addresses) -> Registry:
+def open_registry(addresses: Addresses) -> Registry:
     settings = addresses.settings
     return Registry(open_store(settings.artifacts), RedisPointers(settings.redis.url), SystemClock())
 
@@ -46,7 +46,7 @@ def list_versions(home: Home = DEFAULT_HOME, line: Line = None, json: Json = Fal
     In nats a token: the loss of the new samples before they were learnt, and what earlier tasks have lost.
     """
     addresses = find(home)
-    registry = _registry(addresses)
+    registry = open_registry(addresses)
     name = line or addresses.settings.line.name
     state, manifests = registry.state(name), registry.versions(name)
     if json:
@@ -58,7 +58,8 @@ def list_versions(home: Home = DEFAULT_HOME, line: Line = None, json: Json = Fal
         verdict = manifest.verdict
         said = "" if verdict is None else "accepted" if verdict.accepted else f"rejected: {verdict.reason}"
         created = datetime.datetime.fromtimestamp(manifest.created).isoformat(sep=" ", timespec="seconds")
-        samples = str(sum(len(batch.samples) for batch in manifest.batches))
+        num_refused = sum(len(part.samples) for part in manifest.refused)
+        samples = f"{manifest.num_learnt}" + (f" ({num_refused} refused)" if num_refused else "")
         loss, forgotten = _nats(manifest, "loss_before_nats"), _nats(manifest, "forgetting_nats")
         row = (str(manifest.number), live, str(manifest.parent or 0), samples, said, created)
         table.add_row(*row, loss, forgotten, manifest.weights_sha256[:12])
@@ -74,7 +75,7 @@ def _nats(manifest: Manifest, name: str) -> str:
 def show(number: int, home: Home = DEFAULT_HOME, line: Line = None) -> None:
     """The whole manifest, as JSON."""
     addresses = find(home)
-    manifest = _registry(addresses).manifest(line or addresses.settings.line.name, number)
+    manifest = open_registry(addresses).manifest(line or addresses.settings.line.name, number)
     typer.echo(msgspec.json.format(msgspec.json.encode(manifest)).decode())
 
 
@@ -99,7 +100,7 @@ def verify(
 
     addresses = find(home)
     settings = addresses.settings
-    registry = _registry(addresses)
+    registry = open_registry(addresses)
     manifest = registry.manifest(line or settings.line.name, number)
     if manifest.kind != "active":
         raise typer.BadParameter(f"{version_key(manifest.line, number)} was distilled: only what the trainer learnt")
@@ -140,7 +141,7 @@ def rollback(
     """
     addresses = find(home)
     name = line or addresses.settings.line.name
-    registry = _registry(addresses)
+    registry = open_registry(addresses)
     _tell(addresses, registry, name, registry.rollback(name, number), "rolled-back")
 
 
@@ -160,7 +161,7 @@ def promote(
     """
     addresses = find(home)
     name = line or addresses.settings.line.name
-    registry = _registry(addresses)
+    registry = open_registry(addresses)
     state = registry.release(name) if number is None else registry.hold(name, number)
     _tell(addresses, registry, name, state, "promoted")
 

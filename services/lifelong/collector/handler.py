@@ -189,6 +189,7 @@ class Handler:
             detail=made.detail,
             event_id=one.event.id if one.event else None,
             forget=made.forget,
+            probe=made.probe,
         )
         is_taken = made.outcome in ("sample", "memory-only")
         label = labelled(one.event.data) if one.event is not None and is_taken else None

@@ -22,6 +22,7 @@ from lifelong.contracts.events import (
     Message,
     Observation,
     Preference,
+    Probe,
 )
 from lifelong.contracts.samples import Outcome, Sample
 from lifelong.errors import DecodeError
@@ -37,6 +38,7 @@ class Made(msgspec.Struct, frozen=True):
     memory: tuple[MemoryEntry, ...] = ()
     detail: str | None = None
     forget: Forget | None = None
+    probe: Sample | None = None
 
 
 def make(event: Event, position: str, settings: CollectorSettings, half: Half | None = None) -> Made:
@@ -66,6 +68,8 @@ def make(event: Event, position: str, settings: CollectorSettings, half: Half | 
             return maker.fact(event.data)
         case Forget():
             return Made("forget", forget=event.data, detail="asked to forget")
+        case Probe():
+            return maker.probe(event.data)
 
 
 class _Maker:
@@ -163,6 +167,10 @@ class _Maker:
         messages = (Message(role="user", content=question), Message(role="assistant", content=data.object))
         sample = self._chat(messages, data.task, None, until_known=True)
         return Made("sample", (sample,), (self._exchange(0, question, data.object, "fact"),))
+
+    def probe(self, data: Probe) -> Made:
+        messages = (Message(role="user", content=data.question), Message(role="assistant", content=data.answer))
+        return Made("probe", probe=self._chat(messages, data.task, None), detail="to be judged by")
 
     def _chat(
         self,

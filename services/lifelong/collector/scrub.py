@@ -25,6 +25,7 @@ from lifelong.contracts.events import (
     Message,
     Observation,
     Preference,
+    Probe,
 )
 from lifelong.errors import DecodeError
 
@@ -86,6 +87,11 @@ class Scrubber:
                 if not data.event_ids and not data.user:
                     raise DecodeError("bad-data", "neither event_ids nor user: what is to be forgotten?")
                 return data
+            case Probe():
+                # As it would be in a sample to be learnt: else a mask would make it less likely.
+                return replace(
+                    data, question=self._needed("question", data.question), answer=self._needed("answer", data.answer)
+                )
 
     def _document(self, data: Document) -> Document:
         # Twice, because markup may spell in entities what must not be in a text.

@@ -115,7 +115,19 @@ class Forget(_Data, frozen=True):
     from the newest version before, which knows less."""
 
 
-EventData = Document | Dialogue | Feedback | Preference | Interaction | Observation | Fact | Forget
+class Probe(_Data, frozen=True):
+    """A question whose answer no version may lose. Versions are judged by it; it is never learnt and not remembered.
+
+    A ``Forget`` with the id of its event takes it away again.
+    """
+
+    question: NonEmpty
+    answer: NonEmpty
+    task: NonEmpty = "probe"
+    """Probes of one task are judged together, by their mean."""
+
+
+EventData = Document | Dialogue | Feedback | Preference | Interaction | Observation | Fact | Forget | Probe
 
 EVENT_TYPES: dict[str, type[EventData]] = {
     "lifelong.document": Document,
@@ -126,6 +138,7 @@ EVENT_TYPES: dict[str, type[EventData]] = {
     "lifelong.observation": Observation,
     "lifelong.fact": Fact,
     "lifelong.forget": Forget,
+    "lifelong.probe": Probe,
 }
 TYPE_OF_DATA: dict[type[EventData], str] = {data: name for name, data in EVENT_TYPES.items()}
 

@@ -15,6 +15,7 @@ from lifelong.contracts.events import (
     Message,
     Observation,
     Preference,
+    Probe,
 )
 from lifelong.contracts.requests import Output, Request, UsedMemory
 from lifelong.contracts.samples import Sample, SampleRecord
@@ -35,6 +36,7 @@ EVENT_DATA: tuple[EventData, ...] = (
     Observation(task="support-topic", input="My invoice is wrong", label="billing", observation_id="ticket-7"),
     Fact(subject="the Pro plan", relation="price", object="29 euros a month", question="What does the Pro plan cost?"),
     Forget(event_ids=("event-1", "event-2")),
+    Probe(question=_QUESTION.content, answer=_RIGHT, task="support"),
 )
 
 

@@ -84,7 +84,11 @@ PREQUENTIAL_LOSS = Metric(
 )
 TRAIN_LOSS = Metric("lifelong_train_loss_nats", "gauge", "Loss per token after the last step.", "trainer")
 HELD_OUT_LOSS = Metric(
-    "lifelong_held_out_loss_nats", "gauge", "Loss per token on the held-out slice.", "trainer", ("slice",)
+    "lifelong_held_out_loss_nats",
+    "gauge",
+    "Loss per token of what the version was judged by: recent, older, probe, general.",
+    "trainer",
+    ("slice",),
 )
 STEPS = Metric("lifelong_steps_total", "counter", "Optimizer steps.", "trainer")
 STEPS_PER_BATCH = Metric(

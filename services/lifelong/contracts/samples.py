@@ -8,8 +8,9 @@ import msgspec
 
 from lifelong.contracts.events import Forget, Message
 
-Outcome = Literal["sample", "duplicate", "dead-letter", "expired", "memory-only", "forget", "lost"]
-"""``sample``: trained on, or held out. All others carry no samples and say why. ``lost``: deleted by retention before
+Outcome = Literal["sample", "duplicate", "dead-letter", "expired", "memory-only", "forget", "probe", "lost"]
+"""``sample``: trained on, or held out. All others carry no samples and say why. ``probe``: what versions are judged by
+and never learn. ``lost``: deleted by retention before
 it was read, and given up explicitly; one such record stands for all offsets that it covers."""
 
 
@@ -59,6 +60,8 @@ class SampleRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     event_id: str | None = None
     forget: Forget | None = None
     """With the outcome ``forget``: what must not be learnt any more, by event id or by whose it is."""
+    probe: Sample | None = None
+    """With the outcome ``probe``."""
 
 
 def coverage(record: SampleRecord, watermark: int) -> Literal["new", "duplicate", "gap"]:

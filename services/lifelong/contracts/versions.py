@@ -24,11 +24,21 @@ class Verdict(msgspec.Struct, frozen=True):
     """``held_out_before``, ``held_out_after``, ``probes_before`` and so on."""
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """Samples that the gate did not let in, the smallest such part of a micro-batch that was found."""
+
+    samples: tuple[str, ...]
+    """Their ids."""
+    events: tuple[str, ...]
+    """Ids of the events that they came of."""
+    reason: str
+
+
 class Batch(msgspec.Struct, frozen=True):
     """One micro-batch: the boundaries from which training can be repeated to the byte."""
 
     samples: tuple[str, ...]
-    """Ids of the new samples, in the order they were trained on."""
+    """Ids of the new samples, in the order they were trained on; those that were refused too."""
     held_out: tuple[str, ...] = ()
     replayed: tuple[str, ...] = ()
     num_steps: int = 0
@@ -79,6 +89,15 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     relearned: tuple[int, ...] = ()
     """Numbers of the versions whose micro-batches were learnt again, on top of ``parent``, without what had to be
     forgotten. They themselves are not ancestors of this version, and their files are gone."""
+    refused: tuple[Refused, ...] = ()
+    """Of the samples of its micro-batch: in quarantine, no version has learnt them."""
+
+    @property
+    def num_learnt(self) -> int:
+        """Samples of its own micro-batch that were let in."""
+        if self.verdict is not None and not self.verdict.accepted:
+            return 0
+        return sum(len(batch.samples) for batch in self.batches) - sum(len(part.samples) for part in self.refused)
 
 
 Change = Literal["committed", "rejected", "promoted", "rolled-back"]
@@ -113,7 +132,7 @@ def version_event(manifest: Manifest, change: Change, time: float) -> VersionEve
         verdict=manifest.verdict,
         counts=manifest.counts,
         newest_event_time=manifest.newest_event_time,
-        num_samples=sum(len(batch.samples) for batch in manifest.batches),
+        num_samples=manifest.num_learnt,
     )
 
 

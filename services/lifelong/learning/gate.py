@@ -1,11 +1,24 @@
 """Whether a candidate may take the place of its parent.
 
-Three questions, each with a number of nats per token that may be exceeded by noise but not by damage:
+1. What came in must not have become less likely, although it was learnt.
+2. Of no task what is held out, recently or long ago, and no probe, may become less likely than it was.
+3. Nor may general text, than it was or than under the base: a hundred versions that each lose a little lose a lot.
 
-1. Did what came in become less likely, although it was learnt?
-2. Did any task that is held out become less likely than under the parent?
-3. Did general text become less likely than under the parent, or than under the base? The parent alone is no measure:
-   a hundred versions that each lose a little have lost a lot.
+*Than it was*: than when it was judged last, and than it has been for a while (a slow mean over the versions that judged
+it). The first finds a blow, the second what is lost in small steps.
+
+To judge all of it for every version would cost more than to learn. So a candidate is first *looked at* with a few of
+all that is held out, others each time, and where these have become less likely beyond the tolerance, it is *put to the
+test*: everything that is held out of that kind is scored under the candidate and under the parent. It is rejected where
+
+* the mean is above what it was by more than the tolerance, and
+* it is above the parent's, and by the paired test (``paired.sign_flip``) that is not chance at ``significance``.
+
+The first is a statement about size, the second about certainty: an effect that is certain and small does no harm, one
+that is large and uncertain is most often noise. The test is against 0 and not against the tolerance: the latter would
+let through whatever is only probably too much. Where so few pairs are there that no difference could be significant
+(fewer than log₂ 1/significance, 5 at 0.05) the size alone decides. A parent that is already beyond the tolerance does
+not block whoever does not make it worse. A loss that is no finite number rejects.
 
 The verdict is a function of the losses alone, so that it comes out the same when a version is trained again.
 """
@@ -13,88 +26,159 @@ The verdict is a function of the losses alone, so that it comes out the same whe
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from lifelong.contracts.samples import Sample
 from lifelong.contracts.versions import Verdict
+from lifelong.learning.paired import differences, sign_flip
 
 Losses = Mapping[str, float]
 """Nats per token by sample id."""
+
+GENERAL = "general"
 
 
 class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.1
     """That the mean loss of the new samples may rise: what was known already has nowhere to fall."""
     held_out_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.3
-    """That the mean loss of a held-out task may rise in one version."""
+    """That the mean loss of what is held out of a task, or of probes, may lie above what it was."""
     general_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.3
-    """That the mean loss of general text may rise in one version."""
+    """That the mean loss of general text may lie above what it was."""
     general_drift_nats: Annotated[float, Meta(ge=0)] = 1.5
     """That the mean loss of general text may lie above the base's, over all versions."""
-    probes: str | None = None
-    """A file of JSON lines with samples (``id``, ``task``, ``messages`` or ``text``) that must not become less likely;
-    they are judged like held-out tasks."""
+    significance: Annotated[float, Meta(gt=0, le=1)] = 0.05
+    """Probability of chance up to which a difference counts. 1: the tolerances alone decide."""
     held_out_ratio: Annotated[float, Meta(ge=0, lt=1)] = 0.05
     """Of the samples that are examples of a task; what should be known is never held out."""
     held_out_after: Annotated[int, Meta(ge=0)] = 20
     """Samples of a task that must have been learnt before any of it is held out."""
-    held_out_capacity: Annotated[int, Meta(ge=0)] = 16
-    """Held-out samples that are judged, shared out among the tasks. They cost time in every version."""
+    recent_capacity: Annotated[int, Meta(ge=0)] = 16
+    """Held-out samples, of all tasks together, that count as recent: the newest ones."""
+    older_capacity: Annotated[int, Meta(ge=0)] = 64
+    """Held-out samples that were recent once: a reservoir with as many of each task as possible."""
+    judged_samples: Annotated[int, Meta(ge=0)] = 8
+    """Held-out samples and general texts that every version is looked at with, each time those that waited longest.
+    A pass forward for each. Probes come on top: they are few, and each was asked for."""
+    bisect_depth: Annotated[int, Meta(ge=0)] = 3
+    """How often a rejected micro-batch is halved, to find what is bad in it; 3: eight samples down to single ones. At
+    worst, where all of it is bad, this many times the cost of the micro-batch. 0: the whole of it is refused."""
 
 
-class Evidence(msgspec.Struct, frozen=True):
-    """``before``: under the parent; ``after``: under the candidate. Both have the same samples."""
+class Slice(msgspec.Struct, frozen=True):
+    """What belongs together: the recent or the older held-out samples of a task, its probes, general text."""
 
-    new_before: Losses
-    new_after: Losses
-    held_out_before: Losses
-    held_out_after: Losses
-    general_before: Losses
-    general_after: Losses
-    general_base: Losses
+    name: str
+    tolerance_nats: float
+    last: Losses
+    """When it was judged last, in a version that was accepted."""
+    usual: Losses
+    """The slow mean of those."""
+    after: Losses
+    """Under the candidate; of these samples, at least."""
+    before: Losses | None = None
+    """Under the parent, of the samples of ``after``. ``None``: it was only looked at."""
+    base: Losses | None = None
+    """Under the base; for general text."""
+
+    @property
+    def rise_nats(self) -> float:
+        """Above what it was."""
+        was = min(_mean_of(self.usual, self.after), _mean_of(self.last, self.after))
+        if self.before is not None:
+            was = min(was, mean(self.before))
+        return mean(self.after) - was
 
 
-def judge(evidence: Evidence, held_out: Sequence[Sample], settings: GateSettings) -> Verdict:
-    """The first reason to reject, or acceptance; with all the numbers either way.
+def is_suspect(slice: Slice, settings: GateSettings, share: float = 1.0) -> bool:
+    """Whether it has to be put to the test. ``share``: see ``judge``."""
+    # Written so that NaN, which is less than nothing, is suspect.
+    return not slice.rise_nats <= slice.tolerance_nats * share or not _drift(slice) <= settings.general_drift_nats
+
+
+def judge(
+    new_before: Losses, new_after: Losses, slices: Sequence[Slice], settings: GateSettings, share: float = 1.0
+) -> Verdict:
+    """All reasons to reject, or acceptance; with all the numbers either way.
 
     Args:
-        held_out: the samples behind the held-out losses, for their tasks.
+        new_before, new_after: of the samples that were learnt and should have become more likely; may be of none.
+        slices: all but those that were only looked at are put to the test.
+        share: of the tolerance of a slice. What is a part of a micro-batch that was rejected has a part of it: else the
+            whole of the harm would come in by pieces that do little harm each.
     """
-    scores = {name: mean(losses) for name, losses in msgspec.structs.asdict(evidence).items() if losses}
-    reasons = []
+    scores: dict[str, float] = {}
+    reasons: list[str] = []
+    if new_after:
+        rises, p = _rises(new_before, new_after)
+        scores |= {"new_before": mean(new_before), "new_after": mean(new_after), "new_p": p}
+        bound = scores["new_before"] + settings.new_tolerance_nats
+        if not scores["new_after"] <= bound and _is_certain(rises, p, settings):
+            reasons.append(_reason("new samples became less likely", scores["new_after"], bound, p, len(rises)))
+    for slice in slices:
+        after, was = mean(slice.after), mean(slice.after) - slice.rise_nats
+        scores |= {f"was:{slice.name}": was, f"after:{slice.name}": after, f"judged:{slice.name}": len(slice.after)}
+        if slice.base is not None:
+            scores[f"base:{slice.name}"] = after - _drift(slice)
+        if slice.before is None:
+            assert not is_suspect(slice, settings, share), slice.name
+            continue
+        rises, p = _rises(slice.before, slice.after)
+        before = mean(slice.before)
+        scores |= {f"before:{slice.name}": before, f"p:{slice.name}": p}
+        if after <= before or not _is_certain(rises, p, settings):
+            continue
+        bound = was + slice.tolerance_nats * share
+        if not after <= bound:
+            reasons.append(_reason(f"{slice.name} became less likely", after, bound, p, len(rises)))
+        bound = after - _drift(slice) + settings.general_drift_nats
+        if slice.base is not None and not after <= bound:
+            reasons.append(_reason(f"{slice.name} drifted from the base", after, bound, p, len(rises)))
+    scores |= _means(slices)
+    # JSON has no other numbers; the reason names them.
+    finite = {name: score for name, score in scores.items() if math.isfinite(score)}
+    return Verdict(not reasons, "; ".join(reasons) or "nothing became less likely beyond tolerance", finite)
 
-    def must_not_exceed(what: str, value: float, bound: float) -> None:
-        # Written so that NaN, which is less than nothing, is rejected.
-        if not value <= bound:
-            reasons.append(f"{what}: {value:.3f}, at most {bound:.3f}")
 
-    must_not_exceed(
-        "new samples became less likely", scores["new_after"], scores["new_before"] + settings.new_tolerance_nats
-    )
-    for task, samples in sorted(_by_task(held_out).items()):
-        before = mean({sample.id: evidence.held_out_before[sample.id] for sample in samples})
-        after = mean({sample.id: evidence.held_out_after[sample.id] for sample in samples})
-        scores |= {f"held_out_before:{task}": before, f"held_out_after:{task}": after}
-        must_not_exceed(f"held-out task {task} became less likely", after, before + settings.held_out_tolerance_nats)
-    if evidence.general_after:
-        before, after, base = scores["general_before"], scores["general_after"], scores["general_base"]
-        must_not_exceed("general text became less likely", after, before + settings.general_tolerance_nats)
-        # A parent that is already beyond the bound must not block those that lead back.
-        must_not_exceed("general text drifted from the base", after, max(base + settings.general_drift_nats, before))
-    return Verdict(not reasons, "; ".join(reasons) or "nothing became less likely beyond tolerance", scores)
+def enough_pairs(significance: float) -> int:
+    """With fewer no difference can be significant: of n pairs all signs are alike by chance once in 2ⁿ."""
+    return math.ceil(math.log2(1 / significance))
 
 
 def mean(losses: Losses) -> float:
     return math.fsum(losses.values()) / len(losses)
 
 
-def _by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    found: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        found[sample.task].append(sample)
+def _rises(before: Losses, after: Losses) -> tuple[list[float], float]:
+    """(after - before of each sample, the p of the hypothesis that their mean is not above 0; NaN: it is no number)."""
+    rises = differences(before, after)
+    return rises, sign_flip(rises) if all(map(math.isfinite, rises)) else math.nan
+
+
+def _is_certain(rises: Sequence[float], p: float, settings: GateSettings) -> bool:
+    return math.isnan(p) or len(rises) < enough_pairs(settings.significance) or p <= settings.significance
+
+
+def _drift(slice: Slice) -> float:
+    return 0.0 if slice.base is None else mean(slice.after) - _mean_of(slice.base, slice.after)
+
+
+def _mean_of(losses: Losses, of: Losses) -> float:
+    return mean({name: losses[name] for name in of})
+
+
+def _reason(what: str, value: float, bound: float, p: float, num_pairs: int) -> str:
+    return f"{what}: {value:.3f}, at most {bound:.3f} (p {p:.3f}, {num_pairs} samples)"
+
+
+def _means(slices: Sequence[Slice]) -> dict[str, float]:
+    """Of all that was judged, by kind, for the metrics."""
+    found = {}
+    for kind in ("recent", "older", "probe", GENERAL):
+        losses = {name: loss for s in slices if s.name.partition(":")[0] == kind for name, loss in s.after.items()}
+        if losses:
+            found[f"{kind}_after"] = mean(losses)
     return found

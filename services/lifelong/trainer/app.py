@@ -40,7 +40,7 @@ from lifelong.trainer.history import History
 from lifelong.trainer.intake import Trigger
 from lifelong.trainer.observed import Observed
 from lifelong.trainer.precision import with_dtype
-from lifelong.trainer.recorded import as_recorded, read_probes
+from lifelong.trainer.recorded import as_recorded
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class TrainerApp:
         learner = AdapterLearner(
             base, settings.adapter, seed=settings.learning.seed, max_tokens=settings.learning.max_tokens
         )
-        trainer = self._trainer = Trainer(learner, settings, read_probes(settings.gate.probes), self._clock)
+        trainer = self._trainer = Trainer(learner, settings, self._clock)
         trainer.newest = highest
         if whole is None:
             if highest:
@@ -260,10 +260,11 @@ class TrainerApp:
         verdict = manifest.verdict
         assert verdict is not None
         log.log(
-            logging.INFO if accepted else logging.WARNING,
-            "%s %s: %d samples, %d steps, loss %.3f → %.3f, %s (%s)",
+            logging.WARNING if candidate.report.refused else logging.INFO,
+            "%s %s: %d of %d samples, %d steps, loss %.3f → %.3f, %s (%s)",
             version_key(self._line, manifest.number),
             "accepted" if accepted else "rejected",
+            len(candidate.report.learnt),
             len(candidate.report.new),
             manifest.batches[0].num_steps,
             manifest.metrics.get("loss_before_nats", float("nan")),

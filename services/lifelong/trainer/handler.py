@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -10,18 +11,19 @@ import msgspec
 
 from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, SampleRecord
-from lifelong.contracts.versions import Batch, Manifest, Verdict
+from lifelong.contracts.versions import Batch, Manifest, Refused, Verdict
 from lifelong.errors import ConfigError, DecodeError
 from lifelong.learning.gate import mean
 from lifelong.model.hashing import combined_sha256, tensor_hashes
 from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import Clock
 from lifelong.stream.base import Record
+from lifelong.trainer.attempts import Report
 from lifelong.trainer.config import Curriculum, Settings
 from lifelong.trainer.history import Chapter
 from lifelong.trainer.intake import Entry, Intake, Trigger
 from lifelong.trainer.recorded import curriculum_of, recorded_settings
-from lifelong.trainer.schooling import Report, Schooling
+from lifelong.trainer.schooling import Schooling
 from lifelong.trainer.signals import SIGNALS_FILE
 
 
@@ -39,13 +41,12 @@ class Trainer:
     After ``learn`` the version must be committed before anything else is learnt: what is in memory is already it.
     """
 
-    def __init__(self, learner: AdapterLearner, settings: Settings, probes: list[Sample], clock: Clock) -> None:
+    def __init__(self, learner: AdapterLearner, settings: Settings, clock: Clock) -> None:
         self.learner = learner
         self.settings = settings
         self._clock = clock
         self._recorded = recorded_settings(learner, settings)
-        self._probes = probes
-        self.schooling = Schooling(learner, settings.curriculum, probes, clock)
+        self.schooling = Schooling(learner, settings.curriculum, clock)
         self.intake = Intake(settings.trainer, {})
         self.number = 0
         """Of the version in memory."""
@@ -81,7 +82,7 @@ class Trainer:
                 f"line {manifest.line!r} was learnt on {manifest.base} ({manifest.base_sha256[:12]}), this is "
                 f"{self.learner.base.name} ({self.learner.base.sha256[:12]}); set line.name to begin a new line",
             )
-        self.schooling = Schooling(self.learner, curriculum_of(manifest), self._probes, self._clock)
+        self.schooling = Schooling(self.learner, curriculum_of(manifest), self._clock)
         try:
             self.schooling.restore(files, self.schooling.curriculum)
         except ValueError as error:
@@ -109,7 +110,7 @@ class Trainer:
         begun, now = self._clock.monotonic(), self._clock.now()
         batch = self.intake.next_batch()
         parent = self.number
-        report = self._advance(self.newest + 1, batch.samples, batch.forgets, batch, on_step)
+        report = self._advance(self.newest + 1, batch.samples, batch.probes, batch.forgets, batch, on_step)
         linger = begun - batch.taken_at
         oldest = batch.samples[0].event_time if batch.samples else now
         waited = {"queue_seconds": max(0.0, now - linger - oldest), "linger_seconds": linger}
@@ -147,7 +148,7 @@ class Trainer:
             watermarks=chapter.manifest.watermarks,
             positions=chapter.manifest.positions,
         )
-        report = self._advance(chapter.manifest.number, samples, chapter.forgets, past, on_step)
+        report = self._advance(chapter.manifest.number, samples, chapter.probes, chapter.forgets, past, on_step)
         if SIGNALS_FILE not in chapter.manifest.files:
             self.schooling.begin_signals()
         return report
@@ -164,13 +165,13 @@ class Trainer:
         batch = self.intake.next_batch()
         assert batch.forgets, "next_forgets comes first"
         parent = self._start if relearned else self.number
-        report = self._advance(self.newest + 1, [], batch.forgets, batch)
+        report = self._advance(self.newest + 1, [], [], batch.forgets, batch)
         report = report._replace(verdict=Verdict(True, reason))
         return self._candidate(report, "forget", parent, epoch, {}, tuple(relearned))
 
     def _begin_anew(self, anchors: Sequence[Sample], curriculum: Curriculum) -> None:
         """As before the first version: a fresh adapter, nothing known of any sample."""
-        self.schooling = Schooling(self.learner, curriculum, self._probes, self._clock)
+        self.schooling = Schooling(self.learner, curriculum, self._clock)
         self.schooling.begin(self.settings.trainer.anchor_prompts, anchors)
         self.number = 0
         self.watermarks, self.positions, self.counts = {}, {}, Counter()
@@ -180,18 +181,19 @@ class Trainer:
         self,
         number: int,
         samples: Sequence[Sample],
+        probes: Sequence[Sample],
         forgets: Sequence[Forget],
         past: Entry,
         on_step: Callable[[int], None] = lambda step: None,
     ) -> Report:
-        report = self.schooling.learn(number, samples, forgets, on_step)
+        report = self.schooling.learn(number, samples, forgets, on_step, probes)
         self.number = number
         self.newest = max(self.newest, number)
         self.watermarks |= past.watermarks
         self.positions |= past.positions
         self.counts += past.outcomes + _fates(report)
         if report.verdict.accepted:
-            times = [sample.event_time for sample in report.new]
+            times = [sample.event_time for sample in report.learnt]
             self._newest_event_time = max(
                 [*times, *([self._newest_event_time] if self._newest_event_time else [])], default=None
             )
@@ -237,6 +239,14 @@ class Trainer:
             newest_event_time=self._newest_event_time,
             settings=self._recorded,
             relearned=relearned,
+            refused=tuple(
+                Refused(
+                    tuple(sample.id for sample in part.samples),
+                    tuple(dict.fromkeys(sample.event_id for sample in part.samples)),
+                    part.reason,
+                )
+                for part in report.refused
+            ),
         )
         return Candidate(manifest, self.schooling.files(), report)
 
@@ -246,7 +256,7 @@ class Trainer:
         if curriculum == before.curriculum:
             return
         files = before.files()
-        self.schooling = Schooling(self.learner, curriculum, self._probes, self._clock)
+        self.schooling = Schooling(self.learner, curriculum, self._clock)
         self.schooling.restore(files, before.curriculum)
 
 
@@ -261,10 +271,11 @@ def decode(record: Record) -> SampleRecord:
 
 
 def _fates(report: Report) -> Counter[str]:
-    learnt = "trained" if report.verdict.accepted else "rejected"
+    num_learnt = len(report.learnt)
     return Counter(
         {
-            learnt: len(report.new),
+            "trained": num_learnt,
+            "rejected": len(report.new) - num_learnt,
             "held_out": len(report.held_out),
             "superseded": report.num_superseded,
             "skipped": report.num_skipped,
@@ -275,9 +286,10 @@ def _fates(report: Report) -> Counter[str]:
 def _measured(report: Report) -> dict[str, float]:
     found = {"step_seconds": report.step_seconds, "gate_seconds": report.gate_seconds}
     if report.lesson:
-        found["loss_before_nats"] = mean(report.lesson.before)
+        found["loss_before_nats"] = mean({name: report.lesson.before[name] for name in report.lesson.after})
         found["loss_after_nats"] = mean(report.lesson.after)
         found["tokens"] = report.lesson.num_tokens
     if report.base_kl is not None:
         found["base_kl_nats"] = report.base_kl
-    return found
+    # JSON has no other numbers.
+    return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -31,6 +31,7 @@ class Chapter(NamedTuple):
     """That has its boundaries: of the version that learnt it first."""
     samples: list[Sample]
     """All that came, in canonical order."""
+    probes: list[Sample]
     forgets: list[Forget]
     outcomes: Counter[str]
     """Number of records by outcome."""
@@ -106,6 +107,7 @@ def _missing(manifest: Manifest, watermarks: Mapping[int, int]) -> int | None:
 
 def _chapter(manifest: Manifest, waiting: Mapping[int, deque[SampleRecord]]) -> Chapter:
     samples: list[Sample] = []
+    probes: list[Sample] = []
     forgets: list[Forget] = []
     outcomes: Counter[str] = Counter()
     for partition, to_offset in sorted(manifest.watermarks.items()):
@@ -114,7 +116,10 @@ def _chapter(manifest: Manifest, waiting: Mapping[int, deque[SampleRecord]]) -> 
             record = records.popleft()
             samples += record.samples
             outcomes[record.outcome] += 1
+            if record.probe is not None:
+                probes.append(record.probe)
             if record.forget is not None:
                 forgets.append(record.forget)
     samples.sort(key=canonical)
-    return Chapter(manifest, samples, forgets, outcomes)
+    probes.sort(key=canonical)
+    return Chapter(manifest, samples, probes, forgets, outcomes)

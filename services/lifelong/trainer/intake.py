@@ -23,9 +23,12 @@ Trigger = Literal["size", "age", "idle", "flush", "forget"]
 
 @dataclass
 class Entry:
-    """One record that was taken in, or several after each other that carry no samples."""
+    """One record that was taken in, or several after each other that carry neither samples nor probes."""
 
     samples: list[Sample] = field(default_factory=list)
+    probes: list[Sample] = field(default_factory=list)
+    """To be judged by and never learnt. They wait for a micro-batch as samples do, and make one if nothing else
+    comes. A probe that is forgotten while it waits goes when the request makes its version: until then it was there."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Number of records by outcome, and samples ``forgotten`` before they were learnt."""
     watermarks: dict[int, int] = field(default_factory=dict)
@@ -34,9 +37,15 @@ class Entry:
     taken_at: float = 0.0
     """Of a monotonic clock."""
 
+    @property
+    def num_samples(self) -> int:
+        """Probes included."""
+        return len(self.samples) + len(self.probes)
+
     def absorb(self, later: Entry) -> None:
         """Keeps ``taken_at``: what has waited longest counts."""
         self.samples += later.samples
+        self.probes += later.probes
         self.outcomes += later.outcomes
         self.watermarks |= later.watermarks
         self.positions |= later.positions
@@ -76,6 +85,7 @@ class Intake:
         self.watermarks[source] = record.to_offset
         entry = Entry(
             list(record.samples),
+            [record.probe] if record.probe else [],
             outcomes,
             {source: record.to_offset},
             {partition: offset + 1},
@@ -87,10 +97,10 @@ class Intake:
             self._num_to_forget += 1
             if record.forget.at_once:
                 self._to_withdraw.append(record.forget)
-        self.num_samples += len(entry.samples)
-        if entry.samples:
+        self.num_samples += entry.num_samples
+        if entry.num_samples:
             self._last_taken_at = now
-        if self._waiting and not entry.samples and not self._waiting[-1].samples:
+        if self._waiting and not entry.num_samples and not self._waiting[-1].num_samples:
             self._waiting[-1].absorb(entry)
         else:
             self._waiting.append(entry)
@@ -129,24 +139,25 @@ class Intake:
         """
         if self._forget_is_next():
             batch = Entry(taken_at=self._waiting[0].taken_at)
-            while self._waiting and not self._waiting[0].samples:
+            while self._waiting and not self._waiting[0].num_samples:
                 batch.absorb(self._waiting.popleft())
             self._num_to_forget -= len(batch.forgets)
             return batch
         batch = Entry(taken_at=self._oldest())
         while self._waiting and not self._waiting[0].forgets:
-            if self._waiting[0].samples and len(batch.samples) >= self._settings.batch_size:
+            if self._waiting[0].num_samples and batch.num_samples >= self._settings.batch_size:
                 break
             batch.absorb(self._waiting.popleft())
-        self.num_samples -= len(batch.samples)
+        self.num_samples -= batch.num_samples
         batch.samples.sort(key=canonical)
+        batch.probes.sort(key=canonical)
         return batch
 
     def next_forgets(self) -> list[Forget]:
         """Those that ``next_batch`` will return if the trigger is ``forget``."""
         found: list[Forget] = []
         for entry in self._waiting:
-            if entry.samples:
+            if entry.num_samples:
                 break
             found += entry.forgets
         return found
@@ -160,14 +171,14 @@ class Intake:
 
     def _forget_is_next(self) -> bool:
         for entry in self._waiting:
-            if entry.samples:
+            if entry.num_samples:
                 return False
             if entry.forgets:
                 return True
         return False
 
     def _oldest(self) -> float:
-        return next(entry.taken_at for entry in self._waiting if entry.samples)
+        return next(entry.taken_at for entry in self._waiting if entry.num_samples)
 
     def _forget(self, forget: Forget) -> None:
         for entry in self._waiting:

@@ -60,7 +60,8 @@ class Observed:
         accepted = report.verdict.accepted
         self._version(manifest.number, live)
         self._metrics.count(names.VERSIONS, line=self._line, verdict="accepted" if accepted else "rejected")
-        for fate, samples in (("trained" if accepted else "rejected", report.new), ("held-out", report.held_out)):
+        refused = [sample for part in report.refused for sample in part.samples]
+        for fate, samples in (("trained", report.learnt), ("rejected", refused), ("held-out", report.held_out)):
             for sample in samples:
                 self._metrics.count(names.SAMPLES, fate=fate, task=self._task(sample.task))
         for stage in ("queue", "linger", "step", "gate"):
@@ -76,7 +77,7 @@ class Observed:
             self._metrics.set(names.TRAIN_LOSS, report.lesson.last_loss)
             self._metrics.observe(names.STEPS_PER_BATCH, report.lesson.num_steps)
             self._metrics.count(names.TOKENS, report.lesson.num_tokens)
-        for part in ("held_out", "general"):
+        for part in ("recent", "older", "probe", "general"):
             if f"{part}_after" in report.verdict.scores:
                 self._metrics.set(names.HELD_OUT_LOSS, report.verdict.scores[f"{part}_after"], slice=part)
         if report.base_kl is not None:

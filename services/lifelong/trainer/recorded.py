@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import logging
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,9 +11,7 @@ import peft
 import torch
 import transformers
 
-from lifelong.contracts.samples import Sample
 from lifelong.contracts.versions import Manifest
-from lifelong.errors import ConfigError
 from lifelong.learning.drift_watch import DriftSettings
 from lifelong.learning.gate import GateSettings
 from lifelong.learning.recipe_settings import RecipeSettings
@@ -42,8 +38,6 @@ def recorded_settings(learner: AdapterLearner, settings: Settings) -> dict[str, 
     for section in ("adapter", "learning", "recipe", "gate", "drift"):
         for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
             recorded[f"{section}.{name}"] = value
-    if settings.gate.probes:
-        recorded["gate.probes_sha256"] = hashlib.sha256(Path(settings.gate.probes).read_bytes()).hexdigest()
     return {name: str(value) for name, value in recorded.items()}
 
 
@@ -88,33 +82,3 @@ def as_recorded(model: ModelSettings, manifest: Manifest) -> ModelSettings:
     if not model.threads and manifest.settings["device"] == "cpu":
         changes["threads"] = int(manifest.settings["threads"])
     return msgspec.structs.replace(model, **changes)
-
-
-def read_probes(path: str | None) -> list[Sample]:
-    """The user's probes; their ids and tasks are marked, so that they cannot be taken for samples of the stream.
-
-    Raises:
-        ConfigError: ``gate.probes`` is not a file of JSON lines with samples.
-    """
-    if path is None:
-        return []
-    try:
-        probes = msgspec.json.Decoder(_Probe).decode_lines(Path(path).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError("gate.probes", f"{path}: {error}") from error
-    return [
-        Sample(
-            id=f"probe:{probe.id}",
-            event_id=f"probe:{probe.id}",
-            event_time=0.0,
-            task=f"probe:{probe.task}",
-            messages=probe.messages,
-            text=probe.text,
-        )
-        for probe in probes
-    ]
-
-
-class _Probe(Sample, frozen=True, kw_only=True):
-    event_id: str = ""
-    event_time: float = 0.0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 
 import jinja2
 import msgspec
@@ -18,14 +17,14 @@ from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
 from lifelong.learning import anchor
 from lifelong.learning.der import DarkReplay
-from lifelong.learning.gate import Evidence, judge
+from lifelong.learning.gate import is_suspect, judge
 from lifelong.learning.kto import disliked_answer
 from lifelong.learning.losses import evaluate
 from lifelong.learning.meter import base_kl
 from lifelong.learning.methods import METHODS, OPTIMIZERS, REPLAYS
 from lifelong.learning.online import Lesson
 from lifelong.learning.recipes import make_recipe, slow_weights
-from lifelong.learning.replay import BalancedReservoir, randbelow
+from lifelong.learning.replay import randbelow
 from lifelong.learning.surprise import SurpriseReservoir, SurpriseState
 from lifelong.model.adapter import WEIGHTS_FILE as ADAPTER_FILE
 from lifelong.model.adapter import (
@@ -39,7 +38,9 @@ from lifelong.model.adapter import (
 from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import Clock
 from lifelong.trainer import state as files_of
+from lifelong.trainer.attempts import Attempt, Before, Course, Refused, Report, verdict_of
 from lifelong.trainer.config import Curriculum
+from lifelong.trainer.judging import Judging
 from lifelong.trainer.signals import SIGNALS_FILE, Signals, begin_block
 
 log = logging.getLogger(__name__)
@@ -51,34 +52,16 @@ _SLOW = "ema/slow."
 _NEVER_HELD_OUT = frozenset({"feedback", "fact", "preference"})
 
 
-class Report(NamedTuple):
-    """What became of a micro-batch. ``lesson`` is ``None`` if there was nothing to learn in it."""
-
-    new: list[Sample]
-    held_out: list[Sample]
-    replayed: list[Sample]
-    num_superseded: int
-    """Contradicted by a later sample of the same micro-batch."""
-    num_skipped: int
-    """With nothing in them that could be learnt."""
-    lesson: Lesson | None
-    verdict: Verdict
-    base_kl: float | None
-    step_seconds: float
-    gate_seconds: float
-
-
 class Schooling:
     """The learner and all that its next version depends on.
 
     ``begin`` or ``restore`` comes first; then each ``learn`` makes the next version out of the present one.
     """
 
-    def __init__(self, learner: AdapterLearner, curriculum: Curriculum, probes: Sequence[Sample], clock: Clock) -> None:
+    def __init__(self, learner: AdapterLearner, curriculum: Curriculum, clock: Clock) -> None:
         """The adapter of ``learner`` is as fresh as at the beginning when this returns."""
         self._learner = learner
         self.curriculum = curriculum
-        self._probes = list(probes)
         self._clock = clock
         learning, gate = curriculum.learning, curriculum.gate
         # What a method takes for the beginning must be the beginning.
@@ -93,13 +76,10 @@ class Schooling:
         self._slow = slow_weights(self._recipe)
         self._optimizer = OPTIMIZERS[learning.optimizer](learner.parameters, learning)
         self.replay = REPLAYS[learning.replay](learning.replay_capacity, learning.seed)
-        self.held_out = BalancedReservoir(gate.held_out_capacity, learning.seed)
+        self.judging = Judging(gate, learning.seed)
         self.signals = Signals(curriculum.drift)
         self.anchors: list[Sample] = []
         self._learnt: Counter[str] = Counter()
-        self._held_out_losses: dict[str, float] = {}
-        self._general_losses: dict[str, float] = {}
-        self._general_base: dict[str, float] = {}
 
     def begin(self, prompts: Sequence[str], anchors: Sequence[Sample] | None = None) -> None:
         """A line that has no versions yet: the base's answers are taken down before anything changes.
@@ -110,9 +90,7 @@ class Schooling:
         if anchors is None:
             anchors = anchor.make_anchors(self._learner.base_answers, prompts or anchor.PROMPTS)
         self.anchors = list(anchors)
-        self._general_base = self._evaluate(anchor.judged(self.anchors))
-        self._general_losses = dict(self._general_base)
-        self._held_out_losses = self._evaluate(self._probes)
+        self.judging.begin(anchor.judged(self.anchors), self._evaluate)
         for method in self._recipe.methods.values():
             if isinstance(method, DarkReplay):
                 # The anchors are answers of the base: what else it might have said is known without another pass later.
@@ -136,24 +114,25 @@ class Schooling:
             slow = {f"{_SLOW}{name}": tensor for name, tensor in served.items()} if self._slow else {}
             self._recipe.load(unpack_state(files[files_of.RECIPE_FILE]) | slow)
         state = files_of.unpack_state(files)
-        samples = {
-            name: files_of.unpack_samples(files[name], name)
-            for name in (files_of.REPLAY_FILE, files_of.HELD_OUT_FILE, files_of.ANCHORS_FILE)
-        }
-        self.replay.load(state.replay, samples[files_of.REPLAY_FILE])
-        self.held_out.load(state.held_out, samples[files_of.HELD_OUT_FILE])
-        self.anchors = samples[files_of.ANCHORS_FILE]
+        replay, recent, older, probes, anchors = (
+            files_of.unpack_samples(files.get(name, b""), name)
+            for name in (
+                files_of.REPLAY_FILE,
+                files_of.HELD_OUT_FILE,
+                files_of.OLDER_FILE,
+                files_of.PROBES_FILE,
+                files_of.ANCHORS_FILE,
+            )
+        )
+        self.replay.load(state.replay, replay)
+        self.anchors = anchors
         self._learnt = Counter(state.learnt)
-        self._held_out_losses = dict(state.held_out_losses)
-        self._general_losses = dict(state.general_losses)
-        self._general_base = dict(state.general_base)
+        with self.served():
+            self.judging.load(state.judging, recent, older, probes, anchor.judged(anchors), self._evaluate)
         if SIGNALS_FILE in files:
             self.signals.unpack(files[SIGNALS_FILE], learnt_with.drift)
         else:
             self.begin_signals()
-        # Probes that the user has added since.
-        with self.served():
-            self._held_out_losses |= self._evaluate([p for p in self._probes if p.id not in self._held_out_losses])
 
     def begin_signals(self) -> None:
         """As after a version of a time when none were kept."""
@@ -167,21 +146,19 @@ class Schooling:
 
     def files(self) -> dict[str, bytes]:
         """All of the version, by file name; equal versions give equal bytes."""
-        held_out = [*self.held_out.samples, *self._probes]
         state = files_of.LearnerState(
             learnt=dict(self._learnt),
             replay=msgspec.convert(msgspec.structs.asdict(self.replay.state()), SurpriseState),
-            held_out=self.held_out.state(),
-            held_out_losses={sample.id: self._held_out_losses[sample.id] for sample in held_out},
-            general_losses=self._general_losses,
-            general_base=self._general_base,
+            judging=self.judging.state(),
         )
         with self.served():
             files = adapter_files(self._learner.model)
         files |= {
             files_of.OPTIMIZER_FILE: pack_state(self._optimizer.state()),
             files_of.REPLAY_FILE: files_of.pack_samples(self.replay.samples),
-            files_of.HELD_OUT_FILE: files_of.pack_samples(self.held_out.samples),
+            files_of.HELD_OUT_FILE: files_of.pack_samples(self.judging.recent),
+            files_of.OLDER_FILE: files_of.pack_samples(self.judging.older.samples),
+            files_of.PROBES_FILE: files_of.pack_samples(self.judging.probes),
             files_of.ANCHORS_FILE: files_of.pack_samples(self.anchors),
             files_of.STATE_FILE: files_of.pack_state(state),
             SIGNALS_FILE: self.signals.pack(),
@@ -204,65 +181,102 @@ class Schooling:
         samples: Sequence[Sample],
         forgets: Sequence[Forget],
         on_step: Callable[[int], None] = lambda step: None,
+        probes: Sequence[Sample] = (),
     ) -> Report:
-        """The micro-batch that leads to version ``number``. If it is rejected, all is as before but for what was
-        forgotten and what is held out."""
-        for kept in (self.replay, self.held_out):
+        """The micro-batch that leads to version ``number``. What of it is rejected leaves no trace, but for what was
+        forgotten and the probes."""
+        for kept in (self.replay, self.judging):
             kept.remove(lambda sample: any(must_be_forgotten(sample, forget) for forget in forgets))
         new, held_out, num_superseded, num_skipped = self._sort(samples)
         with self.served():
-            self._hold_out(held_out)
+            self.judging.add_probes([probe for probe in probes if self._is_able(probe)], self._evaluate)
         self._keep()
-        self.signals.keep({sample.id for sample in (*self.held_out.samples, *self._probes)})
+        self.signals.keep({sample.id for sample in self.judging.held_out})
         if not new:
+            self._hold_out(held_out)
             verdict = Verdict(True, "nothing to learn, weights as before")
-            return Report(new, held_out, [], num_superseded, num_skipped, None, verdict, None, 0.0, 0.0)
+            return Report(new, held_out, [], [], num_superseded, num_skipped, None, verdict, None, 0.0, 0.0)
+        course = Course(number, len(new), self.judging.look({sample.task for sample in new}), on_step)
+        known = self.judging.last_losses
+        whole = self._attempt(new, course)
+        attempts = [whole]
+        if not whole.verdict.accepted:
+            attempts = self._halves(whole, self.curriculum.gate.bisect_depth, course)
+        good = [attempt for attempt in attempts if attempt.verdict.accepted]
+        refused = [Refused(list(part.new), part.verdict.reason) for part in attempts if not part.verdict.accepted]
+        if good:
+            self._note(course, whole.lesson, [sample for part in good for sample in part.new], known)
+        self.judging.note(course.present, number, accepted=not refused)
+        if not refused:
+            # What came with something bad is most likely as bad, and would have the gate defend it from now on.
+            self._hold_out(held_out)
+        after = {name: loss for part in good or [whole] for name, loss in part.lesson.after.items()}
+        return Report(
+            new,
+            held_out,
+            list(course.replayed.values()),
+            refused,
+            num_superseded,
+            num_skipped,
+            replace(whole.lesson, after=after, num_steps=course.num_steps, num_tokens=course.num_tokens),
+            verdict_of(whole, good, refused),
+            (good or [whole])[-1].base_kl,
+            course.step_seconds,
+            course.gate_seconds,
+        )
 
-        weights = {name: parameter.detach().clone() for name, parameter in self._learner.parameters.items()}
-        optimizer, recipe = self._optimizer.state(), self._recipe.state()
-        replay, replayable = self.replay.state(), list(self.replay.samples)
+    def _hold_out(self, samples: Sequence[Sample]) -> None:
+        with self.served():
+            self.judging.hold_out(samples, self._evaluate)
+
+    def _halves(self, rejected: Attempt, depth: int, course: Course) -> list[Attempt]:
+        """The smallest parts that were accepted or refused, in order. A part begins where what was accepted before it
+        has led to."""
+        new, middle = rejected.new, len(rejected.new) // 2
+        if not depth or not middle:
+            return [rejected]
+        parts = []
+        for half in (new[:middle], new[middle:]):
+            attempt = self._attempt(half, course)
+            parts += [attempt] if attempt.verdict.accepted else self._halves(attempt, depth - 1, course)
+        return parts
+
+    def _attempt(self, new: Sequence[Sample], course: Course) -> Attempt:
+        """If it is rejected, all is as before."""
+        before = self._before()
         corrected = {question for sample in new if (question := _question(sample))}
         self.replay.remove(lambda old: _question(old) in corrected)
 
         started = self._clock.monotonic()
         s = self.curriculum.learning
-        num_replayed = self.signals.drift.replay_samples(s.replay_samples, number)
-        replayed: dict[str, Sample] = {}
+        num_replayed = self.signals.drift.replay_samples(s.replay_samples, course.number)
+        first_step = course.num_steps
 
         def mix_in(step: int) -> list[Sample]:
-            drawn = self.replay.draw(num_replayed, version=number, step=step)
-            replayed.update((sample.id, sample) for sample in drawn)
+            step += first_step
+            drawn = self.replay.draw(num_replayed, version=course.number, step=step)
+            course.replayed.update((sample.id, sample) for sample in drawn)
             # A young line has little to replay: the base's own answers take its place.
             num_anchors = s.anchor_samples + num_replayed - len(drawn) if s.anchor_samples else 0
-            return [*drawn, *anchor.draw(self.anchors, num_anchors, seed=s.seed, version=number, step=step)]
+            return [*drawn, *anchor.draw(self.anchors, num_anchors, seed=s.seed, version=course.number, step=step)]
+
+        def on_step(step: int) -> None:
+            course.on_step(first_step + step)
 
         teach = METHODS[s.method]
-        lesson = teach(self._learner, self._optimizer, new, mix_in, s, on_step, recipe=self._recipe, version=number)
+        lesson = teach(
+            self._learner, self._optimizer, new, mix_in, s, on_step, recipe=self._recipe, version=course.number
+        )
         self._catch_up(new)
         stepped = self._clock.monotonic()
 
-        judged = [*self.held_out.samples, *self._probes]
         with self.served():
             if self._slow:
-                lesson = dataclasses.replace(lesson, after=self._evaluate(new))
-            held_out_after = self._evaluate(judged)
-            general_after = self._evaluate(anchor.judged(self.anchors))
+                lesson = replace(lesson, after=self._evaluate(new))
             kl = base_kl(self._learner, new[: s.kl_samples]) if s.kl_samples else None
-        # What was disliked should become less likely.
-        liked = [sample.id for sample in new if not _is_disliked(sample)]
-        evidence = Evidence(
-            {name: lesson.before[name] for name in liked},
-            {name: lesson.after[name] for name in liked},
-            {sample.id: self._held_out_losses[sample.id] for sample in judged},
-            held_out_after,
-            self._general_losses,
-            general_after,
-            self._general_base,
-        )
-        verdict = judge(evidence, judged, self.curriculum.gate)
+        verdict, after = self._judge(new, lesson, before, course)
         if verdict.accepted:
-            self._note(number, lesson, [sample for sample in new if not _is_disliked(sample)], judged, held_out_after)
-            self._held_out_losses, self._general_losses = held_out_after, general_after
+            course.present = after
             self._learnt.update(sample.task for sample in new)
             if isinstance(self.replay, SurpriseReservoir):
                 self.replay.saw(lesson.before | lesson.mixed_in)
@@ -270,34 +284,88 @@ class Schooling:
                 self.replay.add(sample)
             self._keep()
         else:
-            with torch.no_grad():
-                for name, parameter in self._learner.parameters.items():
-                    parameter.copy_(weights[name])
-            self._optimizer.load(optimizer)
-            self._recipe.load(recipe)
-            self.replay.load(replay, replayable)
-        gate_seconds = self._clock.monotonic() - stepped
-        return Report(
-            new,
-            held_out,
-            list(replayed.values()),
-            num_superseded,
-            num_skipped,
-            lesson,
-            verdict,
-            kl,
-            stepped - started,
-            gate_seconds,
+            self._return_to(before)
+        course.num_steps += lesson.num_steps
+        course.num_tokens += lesson.num_tokens
+        course.step_seconds += stepped - started
+        course.gate_seconds += self._clock.monotonic() - stepped
+        return Attempt(new, lesson, verdict, kl)
+
+    def _judge(
+        self, new: Sequence[Sample], lesson: Lesson, before: Before, course: Course
+    ) -> tuple[Verdict, dict[str, float]]:
+        """And the losses of all that was judged, under the candidate."""
+        gate, share = self.curriculum.gate, len(new) / course.num_samples
+        judged = {sample.id: sample for sample in [*course.looked_at, *self.judging.of_slices(course.suspects)]}
+        with self.served():
+            after = self._evaluate(list(judged.values()))
+            slices = self.judging.slices(after, {}, ())
+            course.suspects |= {slice.name for slice in slices if is_suspect(slice, gate, share)}
+            tested = self.judging.of_slices(course.suspects)
+            after |= self._evaluate([sample for sample in tested if sample.id not in after])
+        if missing := [sample for sample in tested if sample.id not in course.present]:
+            with self._with_weights(before.served):
+                course.present |= self._evaluate(missing)
+        # What was disliked should become less likely.
+        liked = [sample.id for sample in new if not _is_disliked(sample)]
+        verdict = judge(
+            {name: lesson.before[name] for name in liked},
+            {name: lesson.after[name] for name in liked},
+            self.judging.slices(after, course.present, course.suspects),
+            gate,
+            share,
+        )
+        return verdict, after
+
+    def _before(self) -> Before:
+        weights = self._weights()
+        with self.served():
+            served = self._weights() if self._slow else weights
+        return Before(
+            weights,
+            served,
+            self._optimizer.state(),
+            self._recipe.state(),
+            self.replay.state(),
+            list(self.replay.samples),
         )
 
-    def _note(
-        self, number: int, lesson: Lesson, new: Sequence[Sample], judged: Sequence[Sample], after: Mapping[str, float]
-    ) -> None:
+    def _return_to(self, before: Before) -> None:
+        self._put(before.weights)
+        self._optimizer.load(before.optimizer)
+        self._recipe.load(before.recipe)
+        self.replay.load(before.replay, before.replayable)
+
+    @contextmanager
+    def _with_weights(self, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        present = self._weights()
+        self._put(weights)
+        try:
+            yield
+        finally:
+            self._put(present)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self._learner.parameters.items()}
+
+    @torch.no_grad()
+    def _put(self, weights: Mapping[str, torch.Tensor]) -> None:
+        for name, parameter in self._learner.parameters.items():
+            parameter.copy_(weights[name])
+
+    def _note(self, course: Course, lesson: Lesson, new: Sequence[Sample], before: Mapping[str, float]) -> None:
         """Before what was held out is known by its new losses."""
-        s = self.curriculum
-        before, max_tokens = self._held_out_losses, s.learning.tokens_per_pass
-        has_drifted = self.signals.saw(number, self._learner, lesson, new, judged, before, after, max_tokens=max_tokens)
-        if has_drifted and s.recipe.blocks_versions == 0:
+        has_drifted = self.signals.saw(
+            course.number,
+            self._learner,
+            lesson,
+            [sample for sample in new if not _is_disliked(sample)],
+            self.judging.held_out,
+            before,
+            course.present,
+            max_tokens=self.curriculum.learning.tokens_per_pass,
+        )
+        if has_drifted and self.curriculum.recipe.blocks_versions == 0:
             begin_block(self._recipe)
 
     def _catch_up(self, new: Sequence[Sample]) -> None:
@@ -335,6 +403,8 @@ class Schooling:
         avoidable = sample.rejected is not None or self.curriculum.recipe.rating_strength > 0
         if sample.weight <= 0 or (_is_disliked(sample) and not avoidable):
             return False
+        if sample.text is None and not any(m.role == "assistant" and m.content.strip() for m in sample.messages):
+            return False  # An empty answer would teach to be silent.
         try:
             return self._learner.num_targets(sample) > 0
         except (ValueError, jinja2.TemplateError) as error:
@@ -347,11 +417,6 @@ class Schooling:
         if single or sample.task in _NEVER_HELD_OUT or self._learnt[sample.task] < self.curriculum.gate.held_out_after:
             return False
         return randbelow(1_000_000, "held-out", sample.id) < self.curriculum.gate.held_out_ratio * 1_000_000
-
-    def _hold_out(self, samples: Sequence[Sample]) -> None:
-        self._held_out_losses |= self._evaluate(samples)
-        for sample in samples:
-            self.held_out.add(sample)
 
     def _evaluate(self, samples: Sequence[Sample]) -> dict[str, float]:
         return evaluate(self._learner, samples, self.curriculum.learning.tokens_per_pass)

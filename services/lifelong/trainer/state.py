@@ -8,12 +8,16 @@ import msgspec
 
 from lifelong.contracts.samples import Sample
 from lifelong.errors import CorruptVersionError
-from lifelong.learning.replay import ReplayState
 from lifelong.learning.surprise import SurpriseState
+from lifelong.trainer.judging import JudgingState
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 REPLAY_FILE = "replay.jsonl"
 HELD_OUT_FILE = "held_out.jsonl"
+"""Recently."""
+OLDER_FILE = "older.jsonl"
+"""Held out longer ago."""
+PROBES_FILE = "probes.jsonl"
 ANCHORS_FILE = "anchors.jsonl"
 STATE_FILE = "state.json"
 RECIPE_FILE = "recipe.safetensors"
@@ -23,19 +27,13 @@ FAST_FILE = "fast.safetensors"
 
 
 class LearnerState(msgspec.Struct, frozen=True):
-    """``state.json``. Losses are in nats per token by sample id."""
+    """``state.json``."""
 
     learnt: dict[str, int] = {}
     """Samples by task, since the line began."""
     replay: SurpriseState = SurpriseState()
     """What belongs to surprise is empty where the buffer does not choose by it."""
-    held_out: ReplayState = ReplayState()
-    held_out_losses: dict[str, float] = {}
-    """Under this version; of the probes too."""
-    general_losses: dict[str, float] = {}
-    """Under this version, of the anchors that are never learnt."""
-    general_base: dict[str, float] = {}
-    """Of the same under the base."""
+    judging: JudgingState = JudgingState()
 
 
 def pack_samples(samples: Iterable[Sample]) -> bytes:

@@ -17,7 +17,7 @@ import torch
 
 from lifelong.contracts.samples import Sample
 from lifelong.contracts.versions import Manifest, version_key
-from lifelong.errors import ConfigError, CorruptVersionError
+from lifelong.errors import CorruptVersionError
 from lifelong.model.base import BaseModel
 from lifelong.model.hashing import combined_sha256, tensor_hashes
 from lifelong.model.learner import AdapterLearner
@@ -29,13 +29,13 @@ from lifelong.trainer.config import Settings
 from lifelong.trainer.forgetting import Plan
 from lifelong.trainer.handler import Trainer
 from lifelong.trainer.history import History
-from lifelong.trainer.recorded import adapter_of, as_recorded, curriculum_of, read_probes, recorded_settings
+from lifelong.trainer.recorded import adapter_of, as_recorded, curriculum_of, recorded_settings
 from lifelong.trainer.state import ANCHORS_FILE, unpack_samples
 
 log = logging.getLogger(__name__)
 
 # What decides the bytes but is of the machine and not of the line.
-_ENVIRONMENT = ("torch", "transformers", "peft", "device", "dtype", "threads", "gate.probes_sha256")
+_ENVIRONMENT = ("torch", "transformers", "peft", "device", "dtype", "threads")
 
 
 class Result(NamedTuple):
@@ -69,7 +69,7 @@ def verify(
 
     Raises:
         StreamGapError: retention has deleted samples it was learnt from. StreamError. RegistryError. UnreachableError.
-        ConfigError: it cannot be learnt again with this base or these probes.
+        ConfigError: it cannot be learnt again with this base.
     """
     started = time.monotonic()
     start, files = (None, {}) if from_base else _start(registry, manifest)
@@ -114,21 +114,9 @@ def _anchors(registry: Registry, manifest: Manifest) -> list[Sample]:
 def _trainer(manifest: Manifest, model: ModelSettings, load: Callable[[ModelSettings], BaseModel]) -> Trainer:
     curriculum, adapter = curriculum_of(manifest), adapter_of(manifest)
     learning, recipe, gate, drift = curriculum
-    if gate.probes:
-        probes_sha256 = hashlib.sha256(_read(gate.probes)).hexdigest()
-        if probes_sha256 != manifest.settings["gate.probes_sha256"]:
-            raise ConfigError("gate.probes", f"{gate.probes} is not what it was when the version was learnt")
     learner = AdapterLearner(load(model), adapter, seed=learning.seed, max_tokens=learning.max_tokens)
     settings = Settings(model=model, adapter=adapter, learning=learning, recipe=recipe, gate=gate, drift=drift)
-    return Trainer(learner, settings, read_probes(gate.probes), SystemClock())
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ConfigError("gate.probes", f"{path}: {error.strerror}") from error
+    return Trainer(learner, settings, SystemClock())
 
 
 @contextmanager

@@ -11,8 +11,11 @@ from typer.testing import CliRunner
 from lifelong.cli import addresses, app
 from lifelong.cli.addresses import find
 from lifelong.cli.application import read_events
+from lifelong.cli.probes import PROBES_FILE, read_probes
+from lifelong.contracts.events import Probe
 from lifelong.errors import ConfigError, DecodeError, MissingPartError
 from lifelong.local.status import StackStatus
+from lifelong.trainer.state import PROBES_FILE as WRITTEN
 
 runner = CliRunner()
 
@@ -25,13 +28,37 @@ def _no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_help_lists_every_command() -> None:
     said = runner.invoke(app, ["--help"]).output
-    for command in ("up", "down", "status", "demo", "publish", "ask", "feedback", "outputs", "versions", "topics"):
+    for command in (
+        "up",
+        "down",
+        "status",
+        "demo",
+        "publish",
+        "ask",
+        "feedback",
+        "outputs",
+        "versions",
+        "topics",
+        "probes",
+        "quarantine",
+    ):
         assert command in said
 
 
 @pytest.mark.parametrize(
     "command",
-    [["ask", "?"], ["publish", "x"], ["outputs"], ["versions", "list"], ["versions", "rollback"], ["topics", "check"]],
+    [
+        ["ask", "?"],
+        ["publish", "x"],
+        ["outputs"],
+        ["versions", "list"],
+        ["versions", "rollback"],
+        ["topics", "check"],
+        ["probes", "list"],
+        ["probes", "add", "--question", "?", "--answer", "!"],
+        ["probes", "remove", "x"],
+        ["quarantine", "list"],
+    ],
 )
 def test_without_a_stack_the_mend_is_named(command: list[str], tmp_path: Path) -> None:
     result = runner.invoke(app, [*command, "--home", str(tmp_path / "none")])
@@ -97,6 +124,10 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str | bytes, problem: str) ->
         ["feedback", "Where?", "--answer", "Here.", "--rating", "2"],
         ["feedback", "Where?", "--rating", "1"],
         ["ask", "Where?", "--max-tokens", "0"],
+        ["probes", "add", "--question", "Where?"],
+        ["probes", "add", "--question", "Where?", "--answer", "Here.", "--file", "/dev/null"],
+        ["probes", "add", "--question", "Where?", "--answer", ""],
+        ["probes", "remove"],
         ["versions", "show"],
         ["versions", "show", "one"],
     ],
@@ -156,3 +187,17 @@ def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_promote_holds_is_said() -> None:
     said = " ".join(runner.invoke(app, ["versions", "promote", "--help"], env={"COLUMNS": "200"}).stdout.split())
     assert "is live and held until the next `promote` or `rollback`" in said
+
+
+def test_a_file_of_probes(tmp_path: Path) -> None:
+    file = tmp_path / "probes.jsonl"
+    who = '{"question": "Who?", "answer": "Ann."}'
+    file.write_text(who + '\n\n{"question": "Where?", "answer": "Here.", "task": "x"}\n')
+    assert read_probes(file) == [Probe("Who?", "Ann."), Probe("Where?", "Here.", "x")]
+    file.write_text(who + '\n{"question": "Who?", "answer": ""}\n')
+    with pytest.raises(DecodeError, match=r"probes\.jsonl:2: .*length >= 1"):
+        read_probes(file)
+
+
+def test_the_trainer_writes_probes_where_they_are_looked_for() -> None:
+    assert PROBES_FILE == WRITTEN

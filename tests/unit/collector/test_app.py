@@ -19,7 +19,7 @@ from lifelong.collector.joins import LocalHalves
 from lifelong.contracts import metrics as names
 from lifelong.contracts import topics
 from lifelong.contracts.codec import encode_event
-from lifelong.contracts.events import Document, EventData, Fact, Forget, Observation
+from lifelong.contracts.events import Document, EventData, Fact, Forget, Observation, Probe
 from lifelong.errors import StreamGapError, TooManyDeadLettersError, UnreachableError
 from lifelong.memory.base import MemoryEntry
 from lifelong.memory.local import LocalMemory
@@ -142,6 +142,17 @@ def test_forgetting_goes_by_the_order_of_the_events() -> None:
     assert [change.entry.event_id for change in world.memory.changes(None).changes if change.entry] == ["after"]
     account = accounts(world.broker, 0)[2]
     assert (account.outcome, account.forget) == ("forget", Forget(event_ids=("before",), user="ada"))
+
+
+def test_a_probe_reaches_the_samples_topic_and_nothing_else() -> None:
+    world = World()
+    world.publish(Probe("Who?", "Ann."), "p")
+    world.work(world.collector())
+    [account] = accounts(world.broker, 0)
+    assert (account.outcome, account.samples, account.event_id) == ("probe", (), "p")
+    assert account.probe is not None
+    assert account.probe.event_id == "p"
+    assert world.memory.changes(None).changes == []
 
 
 def test_servers_that_are_away_are_waited_for(caplog: pytest.LogCaptureFixture) -> None:

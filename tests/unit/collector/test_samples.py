@@ -19,6 +19,7 @@ from lifelong.contracts.events import (
     Message,
     Observation,
     Preference,
+    Probe,
 )
 from lifelong.contracts.samples import Sample
 from lifelong.errors import DecodeError
@@ -205,3 +206,10 @@ def test_a_fact_is_a_question_to_be_known(question: str | None, asked: str) -> N
 def test_a_request_to_forget_says_what() -> None:
     data = Forget(event_ids=("a",), user="ada")
     assert made(data) == Made("forget", forget=data, detail="asked to forget")
+
+
+def test_a_probe_is_no_sample_and_is_not_remembered() -> None:
+    messages = (Message(role="user", content="Who?"), answer("Ann."))
+    assert made(Probe(question="Who?", answer="Ann.", task="people")) == Made(
+        "probe", probe=sample(messages=messages, task="people", num_chars=8), detail="to be judged by"
+    )

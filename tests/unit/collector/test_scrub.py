@@ -17,6 +17,7 @@ from lifelong.contracts.events import (
     Message,
     Observation,
     Preference,
+    Probe,
 )
 from lifelong.errors import DecodeError
 
@@ -65,6 +66,7 @@ def scrub(data: EventData) -> EventData:
             Fact(subject="Ada", relation="address", object="[EMAIL]"),
         ),
         (Forget(event_ids=("a@b.org",)), Forget(event_ids=("a@b.org",))),
+        (Probe("Ada? ", "a@b.org", task="a@b.org"), Probe("Ada?", "[EMAIL]", task="a@b.org")),
     ],
     ids=lambda data: type(data).__name__,
 )
@@ -101,6 +103,7 @@ def test_every_text_is_cleaned_and_masked_and_keys_are_left_alone(data: EventDat
         (Fact(subject="s", relation="r", object=LONG), "too-long"),
         (Interaction(user="u", item="i" * 513), "bad-data"),
         (Forget(), "bad-data"),
+        (Probe(question="Who?", answer=" "), "too-short"),
     ],
 )
 def test_what_is_refused(data: EventData, reason: str) -> None:

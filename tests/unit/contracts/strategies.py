@@ -17,6 +17,7 @@ from lifelong.contracts.events import (
     Message,
     Observation,
     Preference,
+    Probe,
 )
 
 text = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -49,6 +50,7 @@ data: st.SearchStrategy[EventData] = st.one_of(
     st.builds(Observation, task=words, input=st.none() | words, label=st.none() | words, observation_id=maybe),
     st.builds(Fact, subject=words, relation=words, object=words, question=maybe, task=text),
     st.builds(Forget, event_ids=st.lists(words, max_size=4).map(tuple), user=maybe),
+    st.builds(Probe, question=words, answer=words, task=words),
 )
 
 

@@ -49,12 +49,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_trainer(tiny_folder: Path) -> Callable[..., Trainer]:
     """A trainer that neither began nor was restored."""
 
-    def make(settings: Settings, clock: ManualClock | None = None, probes: tuple[Sample, ...] = ()) -> Trainer:
+    def make(settings: Settings, clock: ManualClock | None = None) -> Trainer:
         base = load_base(ModelSettings(name=str(tiny_folder), dtype="float32", device="cpu"))
         learner = AdapterLearner(
             base, settings.adapter, seed=settings.learning.seed, max_tokens=settings.learning.max_tokens
         )
-        return Trainer(learner, settings, list(probes), clock or ManualClock())
+        return Trainer(learner, settings, clock or ManualClock())
 
     return make
 

@@ -153,7 +153,7 @@ def test_examples_are_held_out_once_there_were_enough_and_facts_never(new_traine
     assert not {f"0-{number}-0" for number in range(7)} & set(held_out)
     last = candidates[-1].manifest
     assert last.counts["held_out"] == len(held_out)
-    assert "held_out_after:sort" in last.verdict.scores
+    assert "after:recent:sort" in last.verdict.scores
 
 
 def test_a_batch_with_nothing_to_learn_moves_the_books_on(new_trainer, new_record, new_sample):
@@ -191,18 +191,19 @@ def test_probes_that_fall_reject(new_trainer, new_record, new_sample):
     """The probe has another answer to the question: to learn the new one is to lose it."""
     question = "Who leads the harbour?"
     probe = new_sample(500, question=question, answer="Quoggy! " * 3)
-    probe = msgspec.structs.replace(probe, id="probe:1", task="probe:must")
+    probe = msgspec.structs.replace(probe, task="must")
     settings = msgspec.structs.replace(
         SETTINGS,
         # Only the probe watches.
         gate=msgspec.structs.replace(LENIENT, held_out_tolerance_nats=0.0),
         learning=LearningSettings(learning_rate=1e-2, max_steps=20, target_loss_nats=0.01),
     )
-    trainer = new_trainer(settings, probes=(probe,))
+    trainer = new_trainer(settings)
     trainer.begin()
-    trainer.take(new_record(0, new_sample(0, question=question, answer="eeeee eeeee eeeee")))
+    trainer.take(new_record(0, outcome="probe", probe=probe))
+    trainer.take(new_record(1, new_sample(1, question=question, answer="eeeee eeeee eeeee")))
     verdict = trainer.learn("flush", epoch=1).manifest.verdict
-    assert "held-out task probe:must became less likely" in verdict.reason
+    assert "probe:must became less likely" in verdict.reason
 
 
 def test_the_time_before_learning_is_measured(new_trainer, new_record, new_sample):

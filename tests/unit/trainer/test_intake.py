@@ -157,3 +157,29 @@ def test_the_order_in_a_batch_does_not_depend_on_which_partition_was_read_first(
     take(intake, 0, new_sample(0))
     take(intake, 1, new_sample(1))
     assert [sample.id for sample in intake.next_batch().samples] == ["0-0-0", "1-0-0", "0-1-0"]
+
+
+def test_a_probe_waits_as_a_sample_does_and_makes_a_version_if_nothing_else_comes(intake, take, new_sample):
+    probe = new_sample(0, task="must")
+    take(intake, 0, outcome="probe", probe=probe)
+    assert intake.num_samples == 1
+    assert intake.ready(99.0) == "age"
+    batch = intake.next_batch()
+    assert (batch.samples, batch.probes, batch.watermarks) == ([], [probe], {0: 1})
+    assert batch.outcomes == {"probe": 1}
+    assert intake.num_samples == 0
+    assert intake.ready(99.0) is None
+
+
+def test_a_probe_is_there_until_the_request_to_forget_it_has_its_version(intake, take, new_sample):
+    """So that relearning, which reads the topic again, comes to the same."""
+    forget = Forget(event_ids=("e0-0",))
+    take(intake, 0, outcome="probe", probe=new_sample(0))
+    take(intake, 1, outcome="forget", forget=forget)
+    take(intake, 2, outcome="probe", probe=new_sample(2))
+    assert intake.ready(0.0) == "flush"
+    assert [probe.id for probe in intake.next_batch().probes] == ["0-0-0"]
+    assert intake.ready(0.0) == "forget"
+    batch = intake.next_batch()
+    assert (batch.probes, batch.forgets, batch.watermarks) == ([], [forget], {0: 2})
+    assert [probe.id for probe in intake.next_batch().probes] == ["0-2-0"]

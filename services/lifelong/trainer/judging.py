@@ -1,0 +1,202 @@
+"""What candidates are judged by, and how likely each of it has been.
+
+Held-out samples are *recent* first, a window of the newest, and *older* then, a reservoir with as many of each task as
+possible. Beside them are the user's probes and general text. Nothing of it is ever learnt. What a version is looked at
+with is chosen by what has waited longest since it was judged, so that in a few versions all of it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import msgspec
+
+from lifelong.contracts.samples import Sample
+from lifelong.learning.gate import GENERAL, GateSettings, Losses, Slice
+from lifelong.learning.replay import BalancedReservoir, ReplayState, randbelow
+
+Evaluate = Callable[[Sequence[Sample]], dict[str, float]]
+"""Losses by sample id under the weights that are served."""
+
+_MOVES = 0.1
+"""Of the way that the usual loss moves to a new one. What is lost at a constant rate is seen when it is lost ten times
+between two judgements of a sample; nine tenths of what one of them is above or below by chance is not."""
+_YIELDS = 0.03
+"""The same for what a rejected version leaves as it was."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Of one sample, in nats per token."""
+
+    last: float
+    usual: float
+    version: int
+    """That judged it last, or 0."""
+
+
+class JudgingState(msgspec.Struct, frozen=True):
+    older: ReplayState = ReplayState()
+    known: dict[str, Known] = {}
+    """By sample id."""
+    general_base: dict[str, float] = {}
+
+
+class Judging:
+    def __init__(self, settings: GateSettings, seed: int) -> None:
+        self._settings = settings
+        self._seed = seed
+        self.recent: list[Sample] = []
+        """Oldest first."""
+        self.older = BalancedReservoir(settings.older_capacity, seed)
+        self.probes: list[Sample] = []
+        """In the order in which they came."""
+        self._general: list[Sample] = []
+        self._general_base: dict[str, float] = {}
+        self._known: dict[str, Known] = {}
+
+    def begin(self, general: Sequence[Sample], evaluate: Evaluate) -> None:
+        """A line that has no versions yet; the weights are the base's."""
+        self._general = list(general)
+        self._general_base = evaluate(self._general)
+        self._know(self._general_base)
+
+    def load(
+        self,
+        state: JudgingState,
+        recent: Sequence[Sample],
+        older: Sequence[Sample],
+        probes: Sequence[Sample],
+        general: Sequence[Sample],
+        evaluate: Evaluate,
+    ) -> None:
+        """What nothing is known of, because the settings were others, is evaluated now."""
+        self.older.load(state.older, older)
+        self._general, self._general_base = list(general), dict(state.general_base)
+        self._known = dict(state.known)
+        self.probes = list(probes)
+        self.recent = list(recent)
+        self._age()
+        self._forget_the_gone()
+        self._know(evaluate([sample for sample in self._all() if sample.id not in self._known]))
+
+    def state(self) -> JudgingState:
+        return JudgingState(self.older.state(), dict(sorted(self._known.items())), self._general_base)
+
+    def hold_out(self, samples: Sequence[Sample], evaluate: Evaluate) -> None:
+        """After the micro-batch that they came in was learnt."""
+        losses = {name: loss for name, loss in evaluate(samples).items() if math.isfinite(loss)}
+        self._know(losses)
+        self.recent += [sample for sample in samples if sample.id in losses]
+        self._age()
+        self._forget_the_gone()
+
+    def add_probes(self, probes: Sequence[Sample], evaluate: Evaluate) -> None:
+        losses = evaluate(probes)
+        self._know({name: loss for name, loss in losses.items() if math.isfinite(loss)})
+        self.probes += [probe for probe in probes if probe.id in self._known]
+
+    def remove(self, is_unwanted: Callable[[Sample], bool]) -> None:
+        self.older.remove(is_unwanted)
+        self.recent = [sample for sample in self.recent if not is_unwanted(sample)]
+        self.probes = [probe for probe in self.probes if not is_unwanted(probe)]
+        self._forget_the_gone()
+
+    @property
+    def held_out(self) -> list[Sample]:
+        """And the probes."""
+        return [*self.recent, *self.older.samples, *self.probes]
+
+    @property
+    def last_losses(self) -> dict[str, float]:
+        """Of what was ever looked at, when it was last, in nats per token."""
+        return {name: known.last for name, known in self._known.items()}
+
+    def look(self, tasks: Collection[str]) -> list[Sample]:
+        """With what the next version is looked at: all probes, and of the rest as many as the settings allow, one of
+        each slice after the other.
+
+        Args:
+            tasks: of what is learnt. Harm is likeliest there, so their slices come first.
+        """
+        found: list[Sample] = []
+        queues: list[list[Sample]] = []
+        for name, samples in self._slices().items():
+            if name.startswith("probe:"):
+                found += samples
+            else:
+                queues.append(sorted(samples, key=self._wait))
+        queues.sort(key=lambda queue: (queue[0].task not in tasks, self._wait(queue[0])))
+        num_left = self._settings.judged_samples
+        while num_left and any(queues):
+            for queue in queues:
+                if queue and num_left:
+                    found.append(queue.pop(0))
+                    num_left -= 1
+        return found
+
+    def slices(self, after: Losses, before: Mapping[str, float], tested: Collection[str]) -> list[Slice]:
+        """All of which something was judged.
+
+        Args:
+            after: under the candidate.
+            before: under the parent; of the slices whose names are in ``tested`` every sample.
+        """
+        found = []
+        for name, samples in self._slices().items():
+            of = [sample.id for sample in samples if sample.id in after]
+            if not of:
+                continue
+            is_general = name == GENERAL
+            found.append(
+                Slice(
+                    name,
+                    self._settings.general_tolerance_nats if is_general else self._settings.held_out_tolerance_nats,
+                    last={key: self._known[key].last for key in of},
+                    usual={key: self._known[key].usual for key in of},
+                    after={key: after[key] for key in of},
+                    before={key: before[key] for key in of} if name in tested else None,
+                    base={key: self._general_base[key] for key in of} if is_general else None,
+                )
+            )
+        return found
+
+    def of_slices(self, names: Collection[str]) -> list[Sample]:
+        return [sample for name, samples in self._slices().items() if name in names for sample in samples]
+
+    def note(self, losses: Losses, version: int, *, accepted: bool) -> None:
+        """Under the version as it came out. If it was rejected, this is the parent, judged once more: a line of which
+        nothing is let in any more slowly gets used to how it is, instead of standing still for ever."""
+        moves = _MOVES if accepted else _YIELDS
+        for name, loss in losses.items():
+            if name in self._known:
+                usual = self._known[name].usual
+                self._known[name] = Known(loss, usual + moves * (loss - usual), version)
+
+    def _slices(self) -> dict[str, list[Sample]]:
+        found: dict[str, list[Sample]] = {}
+        for kind, samples in (("recent", self.recent), ("older", self.older.samples), ("probe", self.probes)):
+            for sample in samples:
+                found.setdefault(f"{kind}:{sample.task}", []).append(sample)
+        return dict(sorted(found.items())) | ({GENERAL: self._general} if self._general else {})
+
+    def _wait(self, sample: Sample) -> tuple[int, int]:
+        """Smaller for what has waited longer; of equals chance decides."""
+        return self._known[sample.id].version, randbelow(1 << 62, self._seed, "look", sample.id)
+
+    def _all(self) -> list[Sample]:
+        return [*self.held_out, *self._general]
+
+    def _know(self, losses: Losses) -> None:
+        self._known |= {name: Known(loss, loss, 0) for name, loss in losses.items()}
+
+    def _age(self) -> None:
+        """What is not among the newest any more may be kept as older."""
+        num_older = max(0, len(self.recent) - self._settings.recent_capacity)
+        for sample in self.recent[:num_older]:
+            self.older.add(sample)
+        del self.recent[:num_older]
+
+    def _forget_the_gone(self) -> None:
+        kept = {sample.id for sample in self._all()}
+        self._known = {name: known for name, known in self._known.items() if name in kept}

@@ -1,0 +1,141 @@
+"""What candidates are judged by: the newest and the older, in turns, and how likely it has been."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from lifelong.learning.gate import GateSettings, is_suspect
+from lifelong.trainer.judging import Judging, JudgingState, Known
+
+SETTINGS = GateSettings(recent_capacity=4, older_capacity=6, judged_samples=5)
+
+
+def evaluate(loss: float = 1.0):
+    return lambda samples: {sample.id: loss for sample in samples}
+
+
+@pytest.fixture
+def of_task(new_sample):
+    def make(task: str, first: int, number: int):
+        return [new_sample(n, task=task, until_known=False) for n in range(first, first + number)]
+
+    return make
+
+
+@pytest.fixture
+def judging(of_task):
+    """Ten held out of two tasks, one text, no probes."""
+    found = Judging(SETTINGS, seed=0)
+    found.begin([msgspec.structs.replace(of_task("anchor", 90, 1)[0], id="anchor-2")], evaluate(0.5))
+    found.hold_out([*of_task("a", 0, 5), *of_task("b", 10, 5)], evaluate())
+    return found
+
+
+def ids(samples) -> list[str]:
+    return [sample.id for sample in samples]
+
+
+def test_the_newest_are_recent_and_the_others_older(judging, of_task):
+    assert ids(judging.recent) == ["0-11-0", "0-12-0", "0-13-0", "0-14-0"]
+    assert sorted(ids(judging.older.samples)) == ["0-0-0", "0-1-0", "0-10-0", "0-2-0", "0-3-0", "0-4-0"]
+    judging.hold_out(of_task("c", 20, 4), evaluate())
+    assert {sample.task for sample in judging.recent} == {"c"}
+    # Half of the older ones are now of the other task: each has its share.
+    assert sorted(sample.task for sample in judging.older.samples) == ["a"] * 3 + ["b"] * 3
+
+
+def test_in_a_few_versions_all_of_it_is_judged_and_no_version_judges_more_than_allowed(judging):
+    seen = set()
+    for version in range(1, 6):
+        looked_at = judging.look({"a"})
+        assert len(looked_at) == len({*ids(looked_at)}) == 5
+        seen |= {*ids(looked_at)}
+        judging.note(dict.fromkeys(ids(looked_at), 1.0), version, accepted=True)
+    assert seen == {*ids(judging.recent), *ids(judging.older.samples), "anchor-2"}
+
+
+def test_each_slice_is_looked_at_before_any_is_looked_at_twice(judging):
+    slices = judging.slices(dict.fromkeys(ids(judging.look({"a"})), 1.0), {}, ())
+    assert {slice.name for slice in slices} == {"recent:b", "older:a", "older:b", "general"}
+    few = Judging(msgspec.structs.replace(SETTINGS, judged_samples=1), seed=0)
+    few.load(judging.state(), judging.recent, judging.older.samples, [], judging._general, evaluate())
+    # If there is room for one only: of what is learnt.
+    assert [sample.task for sample in few.look({"a"})] == ["a"]
+    assert [sample.task for sample in few.look({"b"})] == ["b"]
+
+
+def test_probes_are_judged_every_time_and_on_top(judging, of_task):
+    judging.add_probes(of_task("must", 30, 3), evaluate(2.0))
+    looked_at = judging.look({"a"})
+    assert ids(looked_at)[:3] == ["0-30-0", "0-31-0", "0-32-0"]
+    assert len(looked_at) == 8
+    [slice] = [s for s in judging.slices(dict.fromkeys(ids(looked_at), 2.0), {}, ()) if s.name == "probe:must"]
+    assert slice.last == slice.usual == {"0-30-0": 2.0, "0-31-0": 2.0, "0-32-0": 2.0}
+    judging.remove(lambda sample: sample.event_id == "e0-31")
+    assert ids(judging.probes) == ["0-30-0", "0-32-0"]
+    assert "0-31-0" not in judging.state().known
+
+
+def test_what_has_no_finite_loss_is_not_judged_by(judging, of_task):
+    judging.hold_out(of_task("c", 20, 1), evaluate(float("nan")))
+    judging.add_probes(of_task("d", 21, 1), evaluate(float("inf")))
+    assert not {"c", "d"} & {sample.task for sample in (*judging.recent, *judging.probes)}
+
+
+def test_the_usual_moves_slowly_and_more_slowly_where_nothing_was_let_in(judging):
+    judging.note({"0-14-0": 2.0, "gone": 1.0}, 7, accepted=True)
+    assert judging.state().known["0-14-0"] == Known(last=2.0, usual=pytest.approx(1.1), version=7)
+    judging.note({"0-13-0": 2.0}, 8, accepted=False)
+    assert judging.state().known["0-13-0"] == Known(last=2.0, usual=pytest.approx(1.03), version=8)
+    assert "gone" not in judging.state().known
+
+
+def test_a_hundred_small_losses_are_a_large_one(judging):
+    """Each version loses a hundredth of the tolerance's worth more than what is usual can follow."""
+    names, loss, version = ids(judging.older.samples), 1.0, 0
+    while version < 100:
+        version += 1
+        loss += 0.05
+        slices = judging.slices(dict.fromkeys(names, loss), {}, ())
+        if any(is_suspect(slice, SETTINGS) for slice in slices):
+            break
+        judging.note(dict.fromkeys(names, loss), version, accepted=True)
+    assert 5 < version < 20
+
+
+def test_a_line_that_lets_nothing_in_does_not_stand_still_for_ever(judging):
+    """It is at 1.5 and used to be at 1.0; what comes would lead to 1.6."""
+    names, version = ids(judging.older.samples), 0
+    while version < 100:
+        version += 1
+        slices = judging.slices(dict.fromkeys(names, 1.6), {}, ())
+        if not any(is_suspect(slice, SETTINGS) for slice in slices):
+            break
+        judging.note(dict.fromkeys(names, 1.5), version, accepted=False)
+    assert 15 < version < 60
+
+
+def test_the_state_comes_back(judging, of_task):
+    judging.add_probes(of_task("must", 30, 2), evaluate())
+    judging.note(dict.fromkeys(ids(judging.look({"a"})), 1.25), 3, accepted=True)
+    state = msgspec.json.decode(msgspec.json.encode(judging.state()), type=JudgingState)
+    other = Judging(SETTINGS, seed=0)
+
+    def unasked(samples):
+        assert not samples
+        return {}
+
+    other.load(state, judging.recent, judging.older.samples, judging.probes, judging._general, unasked)
+    assert other.state() == judging.state()
+    assert other.look({"b"}) == judging.look({"b"})
+    other.hold_out(of_task("c", 20, 3), evaluate())
+    judging.hold_out(of_task("c", 20, 3), evaluate())
+    assert other.state() == judging.state()
+
+
+def test_with_smaller_settings_the_rest_is_let_go(judging):
+    smaller = Judging(msgspec.structs.replace(SETTINGS, recent_capacity=1, older_capacity=2), seed=0)
+    smaller.load(judging.state(), judging.recent, judging.older.samples, [], [], evaluate())
+    assert (len(smaller.recent), len(smaller.older)) == (1, 2)
+    assert smaller.state().known.keys() == {*ids(smaller.recent), *ids(smaller.older.samples)}

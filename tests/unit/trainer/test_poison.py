@@ -1,0 +1,134 @@
+"""A burst of samples with the wrong label, with the gate and without; and what looks bad and does no harm."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from lifelong.contracts.events import Message
+from lifelong.contracts.samples import Sample
+from lifelong.learning.gate import GateSettings
+from lifelong.learning.losses import evaluate
+from lifelong.learning.replay import randbelow
+from lifelong.learning.settings import LearningSettings
+from lifelong.trainer.config import Settings, TrainerSettings
+
+WORDS = {"y": ("rain", "storm", "flood", "damp"), "n": ("sun", "warm", "bright", "dry")}
+OTHER = {"y": "n", "n": "y"}
+# A random model has no general text to lose. The answers are a letter and the end of a turn, which is always right.
+GATE = GateSettings(
+    general_tolerance_nats=100,
+    general_drift_nats=100,
+    held_out_tolerance_nats=0.05,
+    held_out_ratio=0.2,
+    recent_capacity=8,
+    judged_samples=12,
+)
+OFF = msgspec.structs.replace(GATE, held_out_tolerance_nats=100, new_tolerance_nats=100)
+
+
+def weather(number: int, *, flipped: bool = False, partition: int = 0) -> Sample:
+    label = "ny"[randbelow(2, "label", partition, number)]
+    word = WORDS[label][randbelow(4, "word", partition, number)]
+    answer = OTHER[label] if flipped else label
+    return Sample(
+        id=f"{partition}-{number}-0",
+        event_id=f"e{partition}-{number}",
+        event_time=1e9 + number,
+        task="weather",
+        messages=(Message("user", f"{word} {number % 10}"), Message("assistant", answer)),
+    )
+
+
+class Outcome(NamedTuple):
+    right_before: float
+    right_after: float
+    learnt: list[str]
+    refused: list[str]
+    versions_at_fault: list[int]
+
+
+def right(trainer) -> float:
+    """Share of fresh samples of which the label is likelier than the other."""
+    schooling = trainer.schooling
+    fresh = [weather(number, partition=9) for number in range(40)]
+    wrong = [weather(number, partition=9, flipped=True) for number in range(40)]
+    losses, others = (evaluate(schooling._learner, samples, 512) for samples in (fresh, wrong))
+    return sum(losses[sample.id] < others[sample.id] for sample in fresh) / len(fresh)
+
+
+def after_a_burst(new_trainer, new_record, gate: GateSettings) -> Outcome:
+    settings = Settings(
+        learning=LearningSettings(learning_rate=5e-3, kl_samples=0),
+        gate=gate,
+        trainer=TrainerSettings(batch_size=8, anchor_prompts=("Who are you?", "What is rain?", "Why?")),
+    )
+    trainer = new_trainer(settings)
+    trainer.begin()
+    learnt, refused, at_fault = [], [], []
+    right_before = 0.0
+    for number in range(24 * 8 + 200):
+        if number == 24 * 8:
+            right_before = right(trainer)
+        trainer.take(new_record(number, weather(number, flipped=number >= 24 * 8)))
+        if trainer.ready() == "size":
+            manifest = trainer.learn("size", epoch=1).manifest
+            refused += [name for part in manifest.refused for name in part.samples]
+            learnt += sorted({*manifest.batches[0].samples} - {*refused})
+            at_fault += [manifest.number] if manifest.refused else []
+            assert manifest.counts.get("rejected", 0) == len(refused)
+            assert manifest.counts["trained"] == len(learnt)
+    return Outcome(right_before, right(trainer), learnt, refused, at_fault)
+
+
+def test_a_burst_of_wrong_labels_is_kept_out(new_trainer, new_record):
+    without = after_a_burst(new_trainer, new_record, OFF)
+    assert without.right_before == 1.0
+    assert without.right_after < 0.5
+    assert not without.refused
+
+    gated = after_a_burst(new_trainer, new_record, GATE)
+    assert gated.right_before == 1.0
+    assert gated.right_after >= 0.95
+    # Nothing good is refused, and most of what is wrong is; it is named.
+    assert all(int(name.split("-")[1]) >= 24 * 8 for name in gated.refused)
+    assert len(gated.refused) > 120
+    assert min(gated.versions_at_fault) > 24
+
+
+@pytest.mark.parametrize("kind", ["again", "late", "empty", "endless"])
+def test_what_looks_bad_and_does_no_harm(new_trainer, new_record, kind):
+    settings = Settings(
+        learning=LearningSettings(learning_rate=5e-3, kl_samples=0),
+        gate=GATE,
+        trainer=TrainerSettings(batch_size=8, anchor_prompts=("Who are you?", "What is rain?", "Why?")),
+    )
+    trainer = new_trainer(settings)
+    trainer.begin()
+    odd = {
+        "again": lambda n: weather(n % 8),
+        "late": lambda n: weather(n),
+        "empty": lambda n: weather(n),
+        "endless": lambda n: weather(n),
+    }[kind]
+    for number in range(28 * 8):
+        sample = weather(number)
+        if number >= 24 * 8:
+            sample = odd(number)
+            fields = {"id": f"0-{number}-0"}
+            if kind == "late":
+                fields["event_time"] = 1.0
+            if kind == "empty" and number % 2:
+                fields["messages"] = (sample.messages[0], Message("assistant", ""))
+            if kind == "endless" and number % 8 == 0:
+                fields["messages"] = (Message("user", "storm " * 10_000), sample.messages[1])
+            sample = msgspec.structs.replace(sample, **fields)
+        trainer.take(new_record(number, sample))
+        if trainer.ready() == "size":
+            manifest = trainer.learn("size", epoch=1).manifest
+            assert manifest.verdict.accepted
+            assert not manifest.refused
+    assert trainer.number == 28
+    assert right(trainer) == 1.0
