@@ -32,6 +32,7 @@ class Lesson:
 
     before: dict[str, float]
     after: dict[str, float]
+    """Of those that were scored again."""
     num_steps: int
     num_tokens: int
     """That went forward and backward, prompts, replay and anchors included, padding not."""
@@ -57,6 +58,7 @@ def learn(
     *,
     recipe: Recipe | None = None,
     version: int = 0,
+    score: Sequence[Sample] | None = None,
 ) -> Lesson:
     """Steps on ``new`` and, mixed in, old samples.
 
@@ -65,6 +67,8 @@ def learn(
             protect more of the past at the same cost.
         on_step: called with the number of steps done before each step, for whoever has something to do meanwhile.
         version: that this micro-batch leads to.
+        score: of ``new``, those whose loss after the last step is wanted; without, all. Where the last thing was to see
+            that all is known, those that should be are scored anyway.
     """
     assert new
     recipe = recipe or Recipe()
@@ -125,10 +129,11 @@ def learn(
         num_steps, num_tokens = num_steps + 1, num_tokens + step_tokens
         latest.clear()
 
-    unknown = [sample for sample in new if sample.id not in latest]
-    after = latest | evaluate(learner, unknown, settings.tokens_per_pass)
+    unknown = [sample for sample in (new if score is None else score) if sample.id not in latest]
+    latest |= evaluate(learner, unknown, settings.tokens_per_pass)
     recipe.end(learner, new, version)
-    return Lesson(before, {sample.id: after[sample.id] for sample in new}, num_steps, num_tokens, old, right)
+    after = {sample.id: latest[sample.id] for sample in new if sample.id in latest}
+    return Lesson(before, after, num_steps, num_tokens, old, right)
 
 
 def _backward(loss: Tensor) -> None:

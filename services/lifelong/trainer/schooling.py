@@ -263,16 +263,24 @@ class Schooling:
         def on_step(step: int) -> None:
             course.on_step(first_step + step)
 
-        teach = METHODS[s.method]
-        lesson = teach(
-            self._learner, self._optimizer, new, mix_in, s, on_step, recipe=self._recipe, version=course.number
+        scored = self._scored(new)
+        lesson = METHODS[s.method](
+            self._learner,
+            self._optimizer,
+            new,
+            mix_in,
+            s,
+            on_step,
+            recipe=self._recipe,
+            version=course.number,
+            score=() if self._slow else scored,
         )
         self._catch_up(new)
         stepped = self._clock.monotonic()
 
         with self.served():
             if self._slow:
-                lesson = replace(lesson, after=self._evaluate(new))
+                lesson = replace(lesson, after=self._evaluate(scored))
             kl = base_kl(self._learner, new[: s.kl_samples]) if s.kl_samples else None
         verdict, after = self._judge(new, lesson, before, course)
         if verdict.accepted:
@@ -291,6 +299,12 @@ class Schooling:
         course.gate_seconds += self._clock.monotonic() - stepped
         return Attempt(new, lesson, verdict, kl)
 
+    def _scored(self, new: Sequence[Sample]) -> list[Sample]:
+        """Those that should be known, and of the others some that should have become more likely, where there are."""
+        others = sorted((sample for sample in new if not sample.until_known), key=_is_disliked)
+        wanted = {sample.id for sample in others[: self.curriculum.gate.judged_new]}
+        return [sample for sample in new if sample.until_known or sample.id in wanted]
+
     def _judge(
         self, new: Sequence[Sample], lesson: Lesson, before: Before, course: Course
     ) -> tuple[Verdict, dict[str, float]]:
@@ -307,7 +321,7 @@ class Schooling:
             with self._with_weights(before.served):
                 course.present |= self._evaluate(missing)
         # What was disliked should become less likely.
-        liked = [sample.id for sample in new if not _is_disliked(sample)]
+        liked = [sample.id for sample in new if sample.id in lesson.after and not _is_disliked(sample)]
         verdict = judge(
             {name: lesson.before[name] for name in liked},
             {name: lesson.after[name] for name in liked},
