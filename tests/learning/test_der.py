@@ -91,3 +91,26 @@ def test_predictions_of_another_text_are_refused():
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match="negative"):
         DarkReplay(alpha=-0.5)
+
+
+def test_what_is_said_when_first_replayed_can_be_kept_instead():
+    learner, der, sample = ToyLearner(), DarkReplay(alpha=0.5, when="replayed"), toy_sample(1)
+
+    def loss(version):
+        der.begin(learner, [toy_sample(9 + version)], version)
+        predicted = learner.logits([sample, toy_sample(9 + version)])
+        ce_S = sample_losses(predicted, 2)
+        found = der.loss(learner, [sample, toy_sample(9 + version)], predicted, ce_S)
+        der.end(learner, [toy_sample(9 + version)], version)
+        return found.detach(), ce_S.detach()
+
+    found, ce = loss(1)
+    # The label alone at first, and nothing is kept of what is new.
+    assert same({"loss": found}, {"loss": ce})
+    assert sorted(der.state()) == ["ids/0-1-0", "logprobs/0-1-0"]
+    same_weights, ce = loss(2)
+    assert same_weights[0].item() == pytest.approx(ce[0].item(), abs=1e-3)
+    moved(learner)
+    found, ce = loss(3)
+    assert found[0] > ce[0] + 0.01
+    assert found[1] == ce[1]

@@ -6,12 +6,15 @@ of logits (the paper derives the one from the other), of the K likeliest tokens 
 
     L(old) = β CE + α KL(kept ‖ model)
 
-Kept is what the model says at the end of the micro-batch that taught the sample: 6 K bytes a target token.
+Kept is what the model says at the end of the micro-batch that taught the sample, which costs a pass forward of all
+that is new; or what it says when the sample is first replayed, which the training pass has computed anyway (it is then
+learnt from its label alone). 6 K bytes a target token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,16 +30,27 @@ class DarkReplay(Method):
     """
     Args:
         alpha: 0 is plain replay. beta: 0 is DER, without labels.
+        when: what is said of a sample is kept, as soon as it is ``learnt`` or when it is first ``replayed``.
     """
 
-    def __init__(self, *, alpha: float, beta: float = 1.0, num_kept: int = 32, tokens_per_pass: int = 512) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: float,
+        beta: float = 1.0,
+        when: Literal["learnt", "replayed"] = "learnt",
+        num_kept: int = 32,
+        tokens_per_pass: int = 512,
+    ) -> None:
         if min(alpha, beta) < 0:
             raise ValueError(f"alpha and beta must not be negative, got {alpha} and {beta}")
         self._alpha = alpha
         self._beta = beta
+        self._when = when
         self._num_kept = num_kept
         self._tokens_per_pass = tokens_per_pass
         self._kept: dict[str, Predictions] = {}
+        self._new: set[str] = set()
 
     def remember(self, learner: Learner, samples: Sequence[Sample], *, base: bool = False) -> None:
         """What is said of these now, or what the base says of them."""
@@ -46,14 +60,24 @@ class DarkReplay(Method):
             )
 
     def loss(self, learner: Learner, samples: Sequence[Sample], predicted: Logits, loss_S: Tensor) -> Tensor:
-        return mix(self._kept, samples, predicted, loss_S, self._beta, self._alpha)
+        mixed_S = mix(self._kept, samples, predicted, loss_S, self._beta, self._alpha)
+        if self._when == "replayed" and self._alpha:
+            for index, sample in enumerate(samples):
+                if sample.id not in self._new and sample.id not in self._kept:
+                    mine_N = predicted.sample_N == index
+                    self._kept[sample.id] = predictions.keep(
+                        predicted.logits_NV[mine_N], predicted.targets_N[mine_N], self._num_kept
+                    )
+        return mixed_S
 
     def begin(self, learner: Learner, new: Sequence[Sample], version: int) -> None:
+        self._new = {sample.id for sample in new}
         # Relearnt from its label alone: what was said of it before is out of date now.
         self.keep(self._kept.keys() - {sample.id for sample in new})
 
     def end(self, learner: Learner, new: Sequence[Sample], version: int) -> None:
-        self.remember(learner, new)
+        if self._when == "learnt":
+            self.remember(learner, new)
 
     def keep(self, sample_ids: Collection[str]) -> None:
         self._kept = {key: kept for key, kept in self._kept.items() if key in sample_ids}

@@ -30,6 +30,8 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """α of DER++, the weight of the KL from what was said of an old sample when it was learnt."""
     dark_beta: Strength = 1.0
     """β of DER++, the weight of its label."""
+    dark_when: Literal["learnt", "replayed"] = "learnt"
+    """What is said of a sample is taken down: right after it was learnt, or, for nothing, when it is first replayed."""
     ewc_strength: Strength = 0.0
     """λ of online EWC; 25 to 175 in the paper."""
     ewc_decay: Annotated[float, Meta(ge=0, le=1)] = 0.99

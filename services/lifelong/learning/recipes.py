@@ -34,7 +34,7 @@ def make_recipe(
     if s.rating_strength:
         methods["kto"] = Kto(strength=s.rating_strength, beta=s.judgement_beta, reference=s.judgement_reference)
     if s.dark_alpha:
-        methods["der"] = DarkReplay(alpha=s.dark_alpha, beta=s.dark_beta, **keeping)
+        methods["der"] = DarkReplay(alpha=s.dark_alpha, beta=s.dark_beta, when=s.dark_when, **keeping)
     if s.lwf_strength:
         methods["lwf"] = LearningWithoutForgetting(
             parameters, strength=s.lwf_strength, temperature=s.lwf_temperature, every=s.lwf_every, **keeping

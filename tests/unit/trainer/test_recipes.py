@@ -27,6 +27,7 @@ RECIPES = {
     "slow weights": RecipeSettings(ema_decay=0.8),
     "slow weights by steps": RecipeSettings(ema_decay=0.8, ema_every="step"),
     "dark replay": RecipeSettings(dark_alpha=0.5),
+    "dark replay, lazy": RecipeSettings(dark_alpha=0.5, dark_when="replayed"),
     "ewc": RecipeSettings(ewc_strength=10.0, ewc_every=2),
     "lwf": RecipeSettings(lwf_strength=0.5, lwf_every=2),
     "base kl": RecipeSettings(base_kl_strength=0.5),
