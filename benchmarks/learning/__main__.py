@@ -31,13 +31,13 @@ from lifelong.model.settings import AdapterSettings, ModelSettings
 from lifelong.trainer.precision import with_dtype
 
 RESULTS = Path(__file__).with_name("results")
-_MAIN = ("frozen", "naive", "naive-twice", "joint", "replay-8", "ewc", "agem", "ema", "der", "default")
+_MAIN = ("frozen", "naive", "naive-twice", "joint", "replay-8", "ewc", "agem", "ema", "der", "recipe", "default")
 PLAN = {
     "S1": _MAIN,
-    "S1-blurry": ("naive", "default"),
-    "S1-recurring": ("naive", "default"),
-    "S2": ("frozen", "naive", "joint", "replay-8", "ewc", "default"),
-    "S3": ("naive", "memory", "default"),
+    "S1-blurry": ("naive", "recipe"),
+    "S1-recurring": ("naive", "recipe"),
+    "S2": ("frozen", "naive", "joint", "replay-8", "ewc", "recipe"),
+    "S3": ("naive", "memory", "recipe", "default"),
 }
 QUICK_PLAN = {
     "S1": ("frozen", "naive", "default"),

@@ -78,10 +78,11 @@ STRATEGIES = {
     ),
     "ema": _strategy("8 old samples; slow weights are served", _replaying(8), RecipeSettings(ema_decay=0.95)),
     "der": _strategy("DER++ on 8 old samples", _replaying(8), RecipeSettings(dark_alpha=1.0)),
-    "der-ema": _strategy(
-        "DER++ on 4 old samples, 1 of the base; slow weights are served",
-        _replaying(4, 1),
-        RecipeSettings(dark_alpha=1.0, ema_decay=0.9),
+    "recipe": _strategy(
+        "DER++ on 2 old samples, kept when first replayed, and 1 of the base; slow weights are served; the gate",
+        _replaying(2, 1),
+        RecipeSettings(dark_alpha=1.0, dark_when="replayed", ema_decay=0.9),
+        GateSettings(),
     ),
     "default": Strategy("the settings that lifelong has without any configuration", Curriculum()),
 }

@@ -52,7 +52,9 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anchor_samples: Annotated[int, Meta(ge=0)] = 1
     """Answers of the base itself mixed into each step."""
     kl_samples: Annotated[int, Meta(ge=0)] = 2
-    """New samples of each micro-batch on which KL(base ‖ model) is metered."""
+    """New samples of a micro-batch on which KL(base ‖ model) is metered."""
+    kl_every: Annotated[int, Meta(ge=1)] = 4
+    """Versions after which that is done: two passes forward, of the base and of the model, for a number to look at."""
 
     def __post_init__(self) -> None:
         if self.max_steps < self.min_steps:

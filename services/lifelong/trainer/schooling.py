@@ -281,7 +281,8 @@ class Schooling:
         with self.served():
             if self._slow:
                 lesson = replace(lesson, after=self._evaluate(scored))
-            kl = base_kl(self._learner, new[: s.kl_samples]) if s.kl_samples else None
+            is_metered = s.kl_samples and course.number % s.kl_every == 0
+            kl = base_kl(self._learner, new[: s.kl_samples]) if is_metered else None
         verdict, after = self._judge(new, lesson, before, course)
         if verdict.accepted:
             course.present = after
