@@ -7,23 +7,20 @@ import os
 import platform
 import secrets
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
 import torch
 
 from lifelong.contracts import topics
-from lifelong.contracts.events import Forget
 from lifelong.contracts.versions import Change, Manifest, version_event, version_key
-from lifelong.errors import DecodeError, StreamError, StreamGapError, UnreachableError
+from lifelong.errors import DecodeError, StreamGapError, UnreachableError
 from lifelong.model.base import BaseModel, load_base
 from lifelong.model.learner import AdapterLearner
 from lifelong.model.settings import ModelSettings
 from lifelong.registry.artifacts import open_store
 from lifelong.registry.base import PointerState
-from lifelong.registry.chain import ancestors
 from lifelong.registry.pointers import RedisPointers
 from lifelong.registry.registry import Registry, is_accepted
 from lifelong.registry.writer import Writer, acquire_writer
@@ -34,13 +31,13 @@ from lifelong.stream.base import Partition, Record, Sink, Source
 from lifelong.stream.dead_letters import DeadLetters
 from lifelong.stream.kafka import KafkaSink, KafkaSource
 from lifelong.trainer.config import Settings
-from lifelong.trainer.forgetting import Plan, plan
 from lifelong.trainer.handler import Candidate, Trainer
 from lifelong.trainer.history import History
 from lifelong.trainer.intake import Trigger
 from lifelong.trainer.observed import Observed
 from lifelong.trainer.precision import with_dtype
 from lifelong.trainer.recorded import as_recorded
+from lifelong.trainer.relearning import Relearning
 
 log = logging.getLogger(__name__)
 
@@ -84,16 +81,14 @@ class TrainerApp:
         self._registry = registry
         self._health = health
         self._clock = clock
-        self._history = History(history)
         self._load = load
         self._heartbeat = heartbeat
         self._line = settings.line.name
         self._observed = Observed(metrics, self._line, clock)
+        self._relearning = Relearning(registry, self._line, History(history), self._observed)
         self._dead_letters = DeadLetters(sink, "trainer", metrics)
         self._trainer: Trainer | None = None
         self._waits_for: str | None = None
-        self._withdrawn_to: int | None = None
-        """The version that answers until something is forgotten; ``None``: the newest does."""
         self._positions: dict[Partition, int] = {}
         """Where reading goes on."""
         health.details = self._details
@@ -191,7 +186,7 @@ class TrainerApp:
             for record in self._insist(lambda: self._poll(trainer, wait, room), writer, stop):
                 self._take(trainer, record, writer, stop)
         if at_once := trainer.intake.to_withdraw():
-            self._insist(lambda: self._withdraw(trainer, at_once, writer), writer, stop)
+            self._insist(lambda: self._relearning.withdraw(trainer, at_once, writer), writer, stop)
         self._observed.waiting(trainer, self._insist(self._source.pending, writer, stop))
         trigger = trainer.ready()
         if trigger is not None:
@@ -234,7 +229,7 @@ class TrainerApp:
             if stop.is_set() or writer.lost.is_set():
                 raise _Interrupted
             self._observed.stepped(step)
-            self._withdraw_again(writer)
+            self._relearning.withdraw_again(writer)
 
         if trigger == "forget":
             candidate = self._forget(trainer, writer, stop, on_step)
@@ -280,9 +275,9 @@ class TrainerApp:
         self, trainer: Trainer, writer: Writer, stop: threading.Event, on_step: Callable[[int], None]
     ) -> Candidate:
         forgets = trainer.intake.next_forgets()
-        found = self._insist(lambda: self._plan(trainer, forgets), writer, stop)
+        found = self._insist(lambda: self._relearning.plan(trainer, forgets), writer, stop)
         if found.batches:
-            self._insist(lambda: self._relearn(trainer, found, forgets, on_step), writer, stop)
+            self._insist(lambda: self._relearning.relearn(trainer, found, forgets, on_step), writer, stop)
         numbers = [manifest.number for manifest in found.batches]
         since = version_key(self._line, found.start.number if found.start else 0)
         reason = f"{len(numbers)} micro-batches relearnt from {since} on" if numbers else "nothing of it was learnt"
@@ -291,61 +286,11 @@ class TrainerApp:
             reason = f"{reason}; not everything could be forgotten: {found.trouble}"
         return trainer.forget(numbers, reason, epoch=writer.epoch)
 
-    def _plan(self, trainer: Trainer, forgets: Sequence[Forget]) -> Plan:
-        head = self._registry.manifest(self._line, trainer.number) if trainer.number else None
-        try:
-            return plan(self._registry, head, forgets, self._history)
-        except StreamError as error:
-            return Plan(None, [], {}, trouble=str(error))
-
-    def _relearn(
-        self, trainer: Trainer, found: Plan, forgets: Sequence[Forget], on_step: Callable[[int], None]
-    ) -> None:
-        """Raises UnreachableError: to be done again from the start."""
-        left = len(found.batches)
-        start, registry = found.start, self._registry
-        files = {name: registry.weights(start, name) for name in start.files} if start else {}
-        trainer.return_to(start, files, found.batches[0])
-        with closing(self._history.chapters(start, found.batches)) as chapters:
-            for chapter in chapters:
-                number = chapter.manifest.number
-                self._observed.relearning(left)
-                log.info("relearning %s, %d micro-batches to go", version_key(self._line, number), left)
-                trainer.relearn(chapter, found.meant_for(number, forgets), on_step)
-                left -= 1
-        self._observed.relearning(left)
-
-    def _withdraw(self, trainer: Trainer, forgets: Sequence[Forget], writer: Writer) -> None:
-        """Serve nothing any more that has learnt what these mean."""
-        found = self._plan(trainer, forgets)
-        trainer.intake.note_withdrawn()
-        if not found.first:
-            return
-        # One that was rejected has the weights of the one before, but that is the one with a good name.
-        accepted = ancestors(self._registry, found.start) if found.start else ()
-        number = next((version.number for version in accepted if is_accepted(version)), 0)
-        self._withdrawn_to = number
-        state = self._registry.withdraw(self._line, number, epoch=writer.epoch, writer=writer.writer_id)
-        if state.live == number:
-            log.warning("%s answers until what has to be forgotten at once is", version_key(self._line, number))
-        else:
-            log.error("an operator holds %s: it is not withdrawn", version_key(self._line, state.live))
-
-    def _withdraw_again(self, writer: Writer) -> None:
-        """Where Redis was lost meanwhile, it has the newest version live again."""
-        if self._withdrawn_to is None or not writer.reclaimed.is_set():
-            return
-        writer.reclaimed.clear()
-        try:
-            self._registry.withdraw(self._line, self._withdrawn_to, epoch=writer.epoch, writer=writer.writer_id)
-        except UnreachableError:
-            writer.reclaimed.set()
-
     def _finish(self, manifest: Manifest, state: PointerState) -> None:
         """What is left to do when a version is there and its pointer has moved; may be done twice."""
         self._announce(manifest, promoted=is_accepted(manifest) and state.live == manifest.number)
         if manifest.batches[0].trigger == "forget":
-            self._withdrawn_to = None
+            self._relearning.withdrawn_to = None
         if manifest.relearned:
             gone = self._registry.drop_left_out(manifest)
             log.info("deleted the files of the versions that had to be left out: %s", gone or "none were left")
