@@ -74,6 +74,8 @@ class Course:
     num_samples: int
     looked_at: list[Sample]
     on_step: Callable[[int], None]
+    num_attempts_left: int
+    """At parts, should the whole be rejected."""
     suspects: set[str] = field(default_factory=set)
     """Slices that were put to the test, and are again by each further attempt."""
     present: dict[str, float] = field(default_factory=dict)

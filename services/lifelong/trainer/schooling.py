@@ -196,12 +196,18 @@ class Schooling:
             self._hold_out(held_out)
             verdict = Verdict(True, "nothing to learn, weights as before")
             return Report(new, held_out, [], [], num_superseded, num_skipped, None, verdict, None, 0.0, 0.0)
-        course = Course(number, len(new), self.judging.look({sample.task for sample in new}), on_step)
+        course = Course(
+            number,
+            len(new),
+            self.judging.look({sample.task for sample in new}),
+            on_step,
+            self.curriculum.gate.bisect_attempts,
+        )
         known = self.judging.last_losses
         whole = self._attempt(new, course)
         attempts = [whole]
         if not whole.verdict.accepted:
-            attempts = self._halves(whole, self.curriculum.gate.bisect_depth, course)
+            attempts = self._halves(whole, course)
         good = [attempt for attempt in attempts if attempt.verdict.accepted]
         refused = [Refused(list(part.new), part.verdict.reason) for part in attempts if not part.verdict.accepted]
         if good:
@@ -229,16 +235,17 @@ class Schooling:
         with self.served():
             self.judging.hold_out(samples, self._evaluate)
 
-    def _halves(self, rejected: Attempt, depth: int, course: Course) -> list[Attempt]:
+    def _halves(self, rejected: Attempt, course: Course) -> list[Attempt]:
         """The smallest parts that were accepted or refused, in order. A part begins where what was accepted before it
         has led to."""
         new, middle = rejected.new, len(rejected.new) // 2
-        if not depth or not middle:
+        if course.num_attempts_left < 2 or not middle:
             return [rejected]
+        course.num_attempts_left -= 2
         parts = []
         for half in (new[:middle], new[middle:]):
             attempt = self._attempt(half, course)
-            parts += [attempt] if attempt.verdict.accepted else self._halves(attempt, depth - 1, course)
+            parts += [attempt] if attempt.verdict.accepted else self._halves(attempt, course)
         return parts
 
     def _attempt(self, new: Sequence[Sample], course: Course) -> Attempt:
