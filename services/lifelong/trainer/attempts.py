@@ -34,7 +34,8 @@ class Report(NamedTuple):
     num_skipped: int
     """With nothing in them that could be learnt."""
     lesson: Lesson | None
-    """Of all attempts together; after it: of what was learnt, or if nothing was of what was refused."""
+    """Of all attempts together. After it: of what was learnt, or if nothing was of what was refused; of what should be
+    known under the weights that are served, of the rest under those that learn."""
     verdict: Verdict
     base_kl: float | None
     step_seconds: float

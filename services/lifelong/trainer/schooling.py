@@ -270,7 +270,6 @@ class Schooling:
         def on_step(step: int) -> None:
             course.on_step(first_step + step)
 
-        scored = self._scored(new)
         lesson = METHODS[s.method](
             self._learner,
             self._optimizer,
@@ -280,17 +279,19 @@ class Schooling:
             on_step,
             recipe=self._recipe,
             version=course.number,
-            score=() if self._slow else scored,
+            score=self._scored(new),
         )
         self._catch_up(new)
         stepped = self._clock.monotonic()
 
+        # Whether it was learnt is seen by the weights that learn: those that are served may lag behind.
+        verdict, after = self._judge(new, lesson, before, course)
+        to_know = [sample for sample in new if sample.until_known]
         with self.served():
-            if self._slow:
-                lesson = replace(lesson, after=self._evaluate(scored))
+            if self._slow and to_know:
+                lesson = replace(lesson, after=lesson.after | self._evaluate(to_know))
             is_metered = s.kl_samples and course.number % s.kl_every == 0
             kl = base_kl(self._learner, new[: s.kl_samples]) if is_metered else None
-        verdict, after = self._judge(new, lesson, before, course)
         if verdict.accepted:
             course.present = after
             self._learnt.update(sample.task for sample in new)
