@@ -113,7 +113,7 @@ class NoMetrics:
     def count(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    set = observe = count
+    set = observe = remove = count
 
 
 class OutputStore:

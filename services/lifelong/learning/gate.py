@@ -66,9 +66,9 @@ class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     judged_new: Annotated[int, Meta(ge=1)] = 5
     """New samples of a micro-batch that are scored again when it was learnt; 5 are as many as the paired test needs. Of
     those that should be known all are."""
-    bisect_depth: Annotated[int, Meta(ge=0)] = 3
-    """How often a rejected micro-batch is halved, to find what is bad in it; 3: eight samples down to single ones. At
-    worst, where all of it is bad, this many times the cost of the micro-batch. 0: the whole of it is refused."""
+    bisect_attempts: Annotated[int, Meta(ge=0)] = 8
+    """Further attempts at the halves of a rejected micro-batch, and at theirs, to find what is bad in it; one bad
+    sample of eight is found in 6. Each costs its samples and the old ones that are mixed in. 0: all is refused."""
 
 
 class Slice(msgspec.Struct, frozen=True):

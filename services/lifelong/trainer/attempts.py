@@ -34,7 +34,8 @@ class Report(NamedTuple):
     num_skipped: int
     """With nothing in them that could be learnt."""
     lesson: Lesson | None
-    """Of all attempts together; after it: of what was learnt, or if nothing was of what was refused."""
+    """Of all attempts together. After it: of what was learnt, or if nothing was of what was refused; of what should be
+    known under the weights that are served, of the rest under those that learn."""
     verdict: Verdict
     base_kl: float | None
     step_seconds: float
@@ -74,6 +75,8 @@ class Course:
     num_samples: int
     looked_at: list[Sample]
     on_step: Callable[[int], None]
+    num_attempts_left: int
+    """At parts, should the whole be rejected."""
     suspects: set[str] = field(default_factory=set)
     """Slices that were put to the test, and are again by each further attempt."""
     present: dict[str, float] = field(default_factory=dict)

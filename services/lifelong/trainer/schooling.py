@@ -196,12 +196,18 @@ class Schooling:
             self._hold_out(held_out)
             verdict = Verdict(True, "nothing to learn, weights as before")
             return Report(new, held_out, [], [], num_superseded, num_skipped, None, verdict, None, 0.0, 0.0)
-        course = Course(number, len(new), self.judging.look({sample.task for sample in new}), on_step)
+        course = Course(
+            number,
+            len(new),
+            self.judging.look({sample.task for sample in new}),
+            on_step,
+            self.curriculum.gate.bisect_attempts,
+        )
         known = self.judging.last_losses
         whole = self._attempt(new, course)
         attempts = [whole]
         if not whole.verdict.accepted:
-            attempts = self._halves(whole, self.curriculum.gate.bisect_depth, course)
+            attempts = self._halves(whole, course)
         good = [attempt for attempt in attempts if attempt.verdict.accepted]
         refused = [Refused(list(part.new), part.verdict.reason) for part in attempts if not part.verdict.accepted]
         if good:
@@ -229,16 +235,17 @@ class Schooling:
         with self.served():
             self.judging.hold_out(samples, self._evaluate)
 
-    def _halves(self, rejected: Attempt, depth: int, course: Course) -> list[Attempt]:
+    def _halves(self, rejected: Attempt, course: Course) -> list[Attempt]:
         """The smallest parts that were accepted or refused, in order. A part begins where what was accepted before it
         has led to."""
         new, middle = rejected.new, len(rejected.new) // 2
-        if not depth or not middle:
+        if course.num_attempts_left < 2 or not middle:
             return [rejected]
+        course.num_attempts_left -= 2
         parts = []
         for half in (new[:middle], new[middle:]):
             attempt = self._attempt(half, course)
-            parts += [attempt] if attempt.verdict.accepted else self._halves(attempt, depth - 1, course)
+            parts += [attempt] if attempt.verdict.accepted else self._halves(attempt, course)
         return parts
 
     def _attempt(self, new: Sequence[Sample], course: Course) -> Attempt:
@@ -263,7 +270,6 @@ class Schooling:
         def on_step(step: int) -> None:
             course.on_step(first_step + step)
 
-        scored = self._scored(new)
         lesson = METHODS[s.method](
             self._learner,
             self._optimizer,
@@ -273,17 +279,19 @@ class Schooling:
             on_step,
             recipe=self._recipe,
             version=course.number,
-            score=() if self._slow else scored,
+            score=self._scored(new),
         )
         self._catch_up(new)
         stepped = self._clock.monotonic()
 
+        # Whether it was learnt is seen by the weights that learn: those that are served may lag behind.
+        verdict, after = self._judge(new, lesson, before, course)
+        to_know = [sample for sample in new if sample.until_known]
         with self.served():
-            if self._slow:
-                lesson = replace(lesson, after=self._evaluate(scored))
+            if self._slow and to_know:
+                lesson = replace(lesson, after=lesson.after | self._evaluate(to_know))
             is_metered = s.kl_samples and course.number % s.kl_every == 0
             kl = base_kl(self._learner, new[: s.kl_samples]) if is_metered else None
-        verdict, after = self._judge(new, lesson, before, course)
         if verdict.accepted:
             course.present = after
             self._learnt.update(sample.task for sample in new)

@@ -81,22 +81,24 @@ def test_what_was_refused_has_not_touched_the_weights(new_trainer, new_record, n
     assert ends[0] == ends[1]
 
 
-@pytest.mark.parametrize(("depth", "sizes"), [(0, [8]), (1, [4]), (2, [2]), (3, [1, 1]), (9, [1, 1])])
-def test_it_is_halved_as_often_as_is_allowed(new_trainer, new_record, new_sample, bad, depth, sizes):
+@pytest.mark.parametrize(
+    ("attempts", "sizes"), [(0, [8]), (1, [8]), (2, [4]), (3, [4]), (4, [2]), (6, [1, 1]), (99, [1, 1])]
+)
+def test_it_is_halved_as_often_as_is_allowed(new_trainer, new_record, new_sample, bad, attempts, sizes):
     bad |= {"0-6-0", "0-7-0"}
-    settings = msgspec.structs.replace(OF_EIGHT, gate=msgspec.structs.replace(LENIENT, bisect_depth=depth))
+    settings = msgspec.structs.replace(OF_EIGHT, gate=msgspec.structs.replace(LENIENT, bisect_attempts=attempts))
     trainer = new_trainer(settings)
     trainer.begin()
     for number in range(8):
         trainer.take(new_record(number, new_sample(number)))
     manifest = trainer.learn("size", epoch=1).manifest
     assert [len(part.samples) for part in manifest.refused] == sizes
-    assert manifest.verdict.accepted == (depth > 0)
+    assert manifest.verdict.accepted == (sizes != [8])
     assert manifest.counts.get("trained", 0) == 8 - sum(sizes)
 
 
 def test_killed_after_every_version_is_the_same_to_the_byte(new_trainer, fact_stream, bad):
-    bad |= {"0-2-0", "0-3-0", "1-1-0", "0-6-0", "0-7-0", "1-3-0"}
+    bad |= {"0-2-0", "0-7-0", "1-6-0"}
     records = fact_stream(24)
     whole = new_trainer(OF_EIGHT)
     whole.begin()
@@ -115,6 +117,18 @@ def test_killed_after_every_version_is_the_same_to_the_byte(new_trainer, fact_st
     assert interrupted[-1].files == uninterrupted[-1].files
     refused = {name for c in interrupted for part in c.manifest.refused for name in part.samples}
     assert refused == bad
+
+
+def test_where_all_of_it_is_bad_not_all_of_it_is_halved(new_trainer, new_record, new_sample, bad):
+    bad |= {f"0-{number}-0" for number in range(8)}
+    trainer = new_trainer(OF_EIGHT)
+    trainer.begin()
+    for number in range(8):
+        trainer.take(new_record(number, new_sample(number)))
+    manifest = trainer.learn("size", epoch=1).manifest
+    assert [len(part.samples) for part in manifest.refused] == [1, 1, 1, 1, 4]
+    assert not manifest.verdict.accepted
+    assert manifest.counts == {"sample": 8, "rejected": 8}
 
 
 @pytest.mark.parametrize("forgotten", ["e0-4", "e0-1"])

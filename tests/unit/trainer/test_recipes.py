@@ -10,6 +10,7 @@ from lifelong.contracts import topics
 from lifelong.contracts.events import Forget, Message
 from lifelong.contracts.versions import Verdict
 from lifelong.learning.gate import GateSettings
+from lifelong.learning.losses import evaluate
 from lifelong.learning.recipe_settings import RecipeSettings
 from lifelong.learning.settings import LearningSettings
 from lifelong.model.adapter import WEIGHTS_FILE, unpack_state
@@ -127,6 +128,27 @@ def test_the_slow_weights_are_served_and_the_fast_ones_are_beside_them(new_train
     assert not slow[name].equal(fast[name])
     assert last.manifest.tensors.keys() == slow.keys()
     assert not any(key.startswith("ema/slow") for key in unpack_state(last.files[RECIPE_FILE]))
+
+
+def test_whether_it_was_learnt_is_seen_by_the_weights_that_learn(new_trainer, records, monkeypatch):
+    """The slow ones may still be on their way to what was learnt before."""
+    judged = []
+    judge = schooling.judge
+
+    def judging(new_before, new_after, *args):
+        judged.append((new_before, new_after))
+        return judge(new_before, new_after, *args)
+
+    monkeypatch.setattr(schooling, "judge", judging)
+    trainer = new_trainer(settings_of(RecipeSettings(ema_decay=0.9, ema_catch_up=0)))
+    trainer.begin()
+    for candidate in learn_all(trainer, records[:6]):
+        last = candidate.report
+    new_before, new_after = judged[-1]
+    fast = evaluate(trainer.learner, last.new, LEARNING.tokens_per_pass)
+    assert new_before == {sample.id: last.lesson.before[sample.id] for sample in last.new}
+    assert new_after == pytest.approx({sample.id: fast[sample.id] for sample in last.new}, abs=1e-4)
+    assert new_after != pytest.approx(last.lesson.after, abs=1e-2)
 
 
 def test_what_should_be_known_is_known_by_the_weights_that_are_served(new_trainer, new_record, new_sample):
