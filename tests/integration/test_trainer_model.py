@@ -46,7 +46,7 @@ def test_a_lone_correction_is_answered_right_after_it_was_learnt() -> None:
     settings = Settings()
     base = load_base(ModelSettings(dtype="bfloat16", device="cpu"))
     learner = AdapterLearner(base, settings.adapter, seed=0, max_tokens=settings.learning.max_tokens)
-    trainer = Trainer(learner, settings, [], SystemClock())
+    trainer = Trainer(learner, settings, SystemClock())
     trainer.begin()
     assert answer_of(learner, QUESTION) != ANSWER
     other = answer_of(learner, "What is the capital of France?")
