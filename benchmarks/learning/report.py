@@ -113,8 +113,8 @@ def prequential(result: Result, measure: str) -> float:
 
 
 def matrix(result: Result, measure: str, *, fast: bool = False) -> list[list[float]]:
-    """R[i][j] after phase i on task j; what was not examined is nan, and is in no sum. Of a joint run, which has one
-    phase, all rows are the same."""
+    """R[i][j] after phase i on task j. What was not examined, tasks that are yet to come, counts as worse than anything:
+    it is in no sum, and no task's best. Of a joint run, which has one phase, all rows are the same."""
     tasks = list(result.examinations[0].served)
     rows = [_row(examination, tasks, measure, fast) for examination in result.examinations[1:]]
     return rows if len(rows) == len(tasks) else [rows[-1]] * len(tasks)
@@ -122,7 +122,7 @@ def matrix(result: Result, measure: str, *, fast: bool = False) -> list[list[flo
 
 def _row(examination: Examination, tasks: Iterable[str], measure: str, fast: bool) -> list[float]:
     scores = examination.learning if fast and examination.learning is not None else examination.served
-    return [scores.get(task, {}).get(measure, math.nan) for task in tasks]
+    return [scores.get(task, {}).get(measure, -math.inf) for task in tasks]
 
 
 def _summary(result: Result, measure: str, *, fast: bool = False) -> Summary:

@@ -109,10 +109,8 @@ def test_labels_that_begin_alike_are_refused(model: ModelSettings) -> None:
 
 
 def made_up(strategy: str, seed: int, rows: list[list[float]]) -> Result:
-    tasks = ("a", "b")
-
     def examination(after: str, row: list[float]) -> Examination:
-        scores = {task: {"class_incremental": v, "task_incremental": v} for task, v in zip(tasks, row, strict=True)}
+        scores = {task: {"class_incremental": v, "task_incremental": v} for task, v in zip("abc", row, strict=False)}
         return Examination(after, scores, None, 2.0)
 
     examinations = tuple(examination(f"phase {i}", row) for i, row in enumerate(rows))
@@ -130,6 +128,16 @@ def test_the_table_says_what_the_matrix_says() -> None:
     assert cells["plasticity"] == "0.850 ± 0.000"
     assert cells["of what comes next"] == "0.500 ± 0.000"
     assert cells["processor, of naive's steps"] == "1.000 ± 0.000"
+
+
+def test_what_was_not_examined_is_in_no_sum() -> None:
+    # c is first looked at after b.
+    result = made_up("naive", 0, [[0.1, 0.2, 0.3], [0.9, 0.4], [0.6, 0.8, 0.2], [0.5, 0.7, 0.9]])
+    header, _, row = report.table("S1", {"naive": [result]}).splitlines()[:3]
+    cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (header, row)), strict=True))
+    assert cells["accuracy"] == "0.700"
+    assert cells["forgetting"] == "0.250"
+    assert cells["anytime"] == "0.767"
 
 
 def test_an_interval_is_students() -> None:
