@@ -113,7 +113,7 @@ def prequential(result: Result, measure: str) -> float:
 
 
 def matrix(result: Result, measure: str, *, fast: bool = False) -> list[list[float]]:
-    """R[i][j] after phase i on task j. What was not examined, tasks that are yet to come, counts as worse than anything:
+    """R[i][j] after phase i on task j. What was not examined, tasks yet to come, counts as worse than anything:
     it is in no sum, and no task's best. Of a joint run, which has one phase, all rows are the same."""
     tasks = list(result.examinations[0].served)
     rows = [_row(examination, tasks, measure, fast) for examination in result.examinations[1:]]
