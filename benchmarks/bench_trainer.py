@@ -149,7 +149,7 @@ def through_transformers(num_batches: int, model: ModelSettings, kafka: str, red
     encoded = [encode_chat(base.tokenizer, s.messages, 512) for s in samples(num_batches)]
     watch = Stopwatch(num_batches)
 
-    class Laps(transformers.TrainerCallback):  # type: ignore[misc]
+    class Laps(transformers.TrainerCallback):
         def on_step_end(self, *args: object, **kwargs: object) -> None:
             watch.lap()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import uuid
 from collections.abc import Iterator
 
@@ -45,18 +43,3 @@ def kafka_settings(kafka_servers: str, fresh_line: str) -> KafkaSettings:
     settings = KafkaSettings(bootstrap_servers=kafka_servers, topic_prefix=f"{fresh_line}.", partitions=2)
     apply_topics(settings)
     return settings
-
-
-def need(program: str) -> str:
-    """The path of a program from outside; without it the test is skipped here and fails in CI."""
-    path = shutil.which(program)
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{program} is needed and not installed")
-        pytest.skip(f"{program} is not installed")
-    return path
-
-
-@pytest.fixture
-def program() -> object:
-    return need

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.conformance.stream_worlds import KafkaWorld, read, settle
+from tests.programs import program
 
 from lifelong.config.shared import KafkaSettings
 from lifelong.contracts.topics import EVENTS
@@ -36,8 +37,8 @@ def world(kafka_settings: KafkaSettings) -> Iterator[KafkaWorld]:
 
 class TestOtherClients:
     @pytest.fixture
-    def kcat(self, world: KafkaWorld, program: Callable[[str], str]) -> Callable[..., None]:
-        path = program("kcat")
+    def kcat(self, world: KafkaWorld) -> Callable[..., None]:
+        path = program("kcat", "apt install kcat")
 
         def produce(text: bytes, *options: str | bytes) -> None:
             settings = world.settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -27,7 +28,8 @@ def main() -> int:
     if os.environ.get("PYTHONHASHSEED") != "0" or os.environ.get("OMP_NUM_THREADS") != "1":
         # Sets of strings have the same order in every process then.
         command = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
-        os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"})  # noqa: S606
+        environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, env=environment, check=False).returncode
     started = time.monotonic()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     outcomes = []

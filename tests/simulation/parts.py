@@ -15,6 +15,7 @@ from lifelong.model.base import BaseModel
 from lifelong.model.hashing import combined_sha256, tensor_hashes
 from lifelong.model.sampling import SamplingParams
 from lifelong.model.settings import AdapterSettings
+from lifelong.runtime.metrics import Metrics
 from lifelong.stream.base import Partition, Record
 from lifelong.stream.memory import Fate, MemoryBroker, MemoryGroupSource, MemorySink, MemorySource
 
@@ -107,8 +108,11 @@ class Source:
         return getattr(self.inner, name)
 
 
-class NoMetrics:
+class NoMetrics(Metrics):
     """Takes everything and keeps nothing: making the real ones takes longer than a run."""
+
+    def __init__(self) -> None:
+        """Without the registry of the real ones."""
 
     def count(self, *args: Any, **kwargs: Any) -> None:
         pass

@@ -98,13 +98,15 @@ def simulated(schedule: Schedule) -> Iterator[None]:
         schedule.point("step")
         step(optimizer, num_tokens)
 
+    def token(num_bytes: int = 32) -> str:
+        return f"{schedule.random.getrandbits(8 * num_bytes):0{2 * num_bytes}x}"
+
     deterministic = torch.are_deterministic_algorithms_enabled()
     with ExitStack() as stack:
         for module in _THREADED:
             stack.enter_context(mock.patch.object(module, "threading", fake))
         clock = types.SimpleNamespace(monotonic=lambda: schedule.now)
         stack.enter_context(mock.patch.object(lifelong.inference.outputs, "time", clock))
-        token = lambda num_bytes=32: f"{schedule.random.getrandbits(8 * num_bytes):0{2 * num_bytes}x}"  # noqa: E731
         stack.enter_context(mock.patch.object(secrets, "token_hex", token))
         stack.enter_context(mock.patch.object(AdamW, "step", stepped))
         stack.enter_context(_quick())

@@ -249,7 +249,7 @@ class World:
             memory=self._hooked(self.memory, "memory"),
             seen=self._hooked(self.seen, "seen"),
             halves=self._hooked(self.halves, "halves"),
-            metrics=parts.NoMetrics(),  # type: ignore[arg-type]
+            metrics=parts.NoMetrics(),
             health=Health("collector"),
             clock=SimulatedClock(self.schedule, process),
         )
@@ -262,7 +262,7 @@ class World:
             source=self._source(topics.SAMPLES.name),
             sink=self._sink(slot),
             registry=self.registry(process),
-            metrics=parts.NoMetrics(),  # type: ignore[arg-type]
+            metrics=parts.NoMetrics(),
             health=Health("trainer"),
             clock=SimulatedClock(self.schedule, process),
             **{name: value for name, value in more.items() if name in known},
@@ -274,7 +274,7 @@ class World:
             source=self._source(topics.SAMPLES.name),
             sink=self._sink(slot),
             registry=self.registry(process),
-            metrics=parts.NoMetrics(),  # type: ignore[arg-type]
+            metrics=parts.NoMetrics(),
             health=Health("distiller"),
             clock=SimulatedClock(self.schedule, process),
             load=model.load,

@@ -159,7 +159,8 @@ def folder_sha256(folder: Path) -> str:
     hashes: dict[str, str] = {}
     for path in files:
         with safe_open(path, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118, not a dict
+            names: list[str] = tensors.keys()
+            for name in names:
                 hashes[name] = tensor_sha256(tensors.get_tensor(name))
     value = combined_sha256(hashes)
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -98,6 +98,7 @@ class ObjectStore:
             self._create(path, b"")
             exclusive = not self._create(path, b"")
         except (TypeError, ValueError, NotImplementedError) as error:
+            # How fsspec's drivers refuse: no argument ``mode``, a mode they do not know, or one they have not written.
             raise self._not_exclusive(str(error)) from error
         if not exclusive:
             raise self._not_exclusive("it overwrote an object that it was told to create")
@@ -150,7 +151,7 @@ def _remote_errors(path: str) -> Iterator[None]:
     except PermissionError as error:
         raise RegistryError(f"{path}: {error}; check credentials and rights of artifacts.url") from error
     except (TypeError, ValueError, NotImplementedError):
-        # No matter of the network: the driver cannot do what it was asked to.
+        # The driver cannot do what it was asked to, and never will: not to be tried again, as what comes below is.
         raise
     except Exception as error:
         # Each driver has its own errors for a network that is away, few of them an OSError.

@@ -16,4 +16,5 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     except DataError as error:
         if os.environ.get("CI") or pyfuncitem.get_closest_marker("downloads") is None:
             raise
+        # These packages are no part of what is installed; the error says how they can be had. CI has them always.
         pytest.skip(str(error))

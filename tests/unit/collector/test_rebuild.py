@@ -120,9 +120,9 @@ class World:
             self.settings,
             source=self.broker.group_source([EVENTS], GROUP, before),
             sink=self.broker.sink(before),
-            memory=memory,  # type: ignore[arg-type]
+            memory=memory,
             seen=Seen(redis, before, lambda: ("known", knowledge.trusted)),
-            halves=halves,  # type: ignore[arg-type]
+            halves=halves,
             metrics=Metrics("collector"),
             health=self.health,
             clock=self.clock,
@@ -134,10 +134,10 @@ class World:
         memory, halves = Part(redis, "memory", before), Part(redis, "halves", before)
         seen = Seen(redis, before, lambda: ("teller", knowledge.teller))
         return Rebuilder(
-            Handler(self.settings.collector, seen=seen, halves=halves),  # type: ignore[arg-type]
+            Handler(self.settings.collector, seen=seen, halves=halves),
             history=lambda: self.broker.source([EVENTS]),
             committed=lambda: dict(group.committed),
-            memory=memory,  # type: ignore[arg-type]
+            memory=memory,
             knowledge=knowledge,
             clock=self.clock,
         )
@@ -292,7 +292,7 @@ def test_nothing_is_read_again_where_nothing_was_lost_or_ever_known() -> None:
         opened.append(names)
         return source(names)
 
-    world.broker.source = noting  # type: ignore[method-assign]
+    world.broker.source = noting
     world.publish(fact(1), "a")
     world.work_once()
     world.work_once()

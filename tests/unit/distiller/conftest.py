@@ -77,7 +77,7 @@ def sample_of(number: int, **fields: object) -> Sample:
         event_time=100.0 + number,
         task="fact",
         messages=(Message("user", f"What is {number}?"), Message("assistant", f"It is {number * 7}.")),
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 

@@ -135,7 +135,7 @@ class World:
         self.metrics = Metrics("distiller")
         return DistillerApp(
             self.settings,
-            source=Patient(self.broker.source([topics.SAMPLES.name]), self.clock, stop),  # type: ignore[arg-type]
+            source=Patient(self.broker.source([topics.SAMPLES.name]), self.clock, stop),
             sink=sink or self.broker.sink(),
             registry=Registry(store or self.store, pointers or self.pointers, self.clock),
             metrics=self.metrics,

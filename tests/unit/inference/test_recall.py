@@ -31,7 +31,7 @@ def recall(*entries: MemoryEntry, **settings: float) -> Recall:
     memory.put(entries)
     index = MemoryIndex(memory, HashEmbedder())
     index.refresh()
-    return Recall(index, MemorySettings(embedder="hash", **settings), ManualClock())  # type: ignore[arg-type]
+    return Recall(index, MemorySettings(embedder="hash", **settings), ManualClock())
 
 
 def question(text: str) -> tuple[Message, ...]:

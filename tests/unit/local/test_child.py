@@ -72,7 +72,7 @@ def test_stopping_is_as_polite_as_it_can_be(tmp_path: Path, started: list[Child]
     polite = start(tmp_path, started, _POLITE, name="polite")
     stubborn = start(tmp_path, started, _STUBBORN, name="stubborn")
     for child in (polite, stubborn):
-        wait_until(child, lambda child=child: up(child), timeout_seconds=60)  # type: ignore[misc]
+        wait_until(child, lambda child=child: up(child), timeout_seconds=60)
     grandchild = psutil.Process(int(Path(stubborn.log).read_text().split()[1]))
     assert stop_all((polite, stubborn), timeout_seconds=5) == ("stubborn",)
     assert not is_running(polite)

@@ -42,7 +42,7 @@ class Overwriting(Filesystem):
 
 
 class Unaware(Filesystem):
-    def pipe_file(self, path: str, value: bytes) -> None:  # type: ignore[override]
+    def pipe_file(self, path: str, value: bytes) -> None:
         super().pipe_file(path, value)
 
 
