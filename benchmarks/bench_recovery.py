@@ -8,7 +8,7 @@ each kill the seconds until the new process has the model, has the lease, is rea
 rework: the micro-batch that was begun again, and whether any sample counts twice in the end.
 
 What runs beside it decides much of it, so the load is printed, and the CPU seconds that the new process had used by
-then: with a core to itself it would take these, or the wait for the lease of the dead one (10 s since it was last
+then: with a core to itself it would take these, or the wait for the lease of the dead one (8 s since it was last
 renewed), which runs beside the start, and what comes after it.
 """
 
