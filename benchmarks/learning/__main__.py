@@ -23,7 +23,7 @@ from benchmarks.learning.strategies import STRATEGIES
 from benchmarks.learning.streams import FULL, QUICK, STREAMS, Size
 
 from lifelong.contracts.samples import Sample
-from lifelong.learning.anchor import PROMPTS, make_anchors
+from lifelong.learning.anchor import make_anchors
 from lifelong.model.base import load_base
 from lifelong.model.learner import AdapterLearner
 from lifelong.model.packaged import cache_folder
@@ -122,7 +122,7 @@ def _line(settings: ModelSettings) -> tuple[ModelSettings, Sequence[Sample]]:
         model = with_dtype(settings, AdapterSettings())
         learner = AdapterLearner(load_base(model), AdapterSettings(), seed=0, max_tokens=512)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.encode((model, make_anchors(learner.base_answers, PROMPTS))))
+        path.write_bytes(msgspec.json.encode((model, make_anchors(learner.base_answers, learner.base_texts))))
     return msgspec.json.decode(path.read_bytes(), type=tuple[ModelSettings, tuple[Sample, ...]])
 
 

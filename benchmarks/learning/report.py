@@ -76,6 +76,7 @@ def table(stream: str, runs: Runs) -> str:
         }
     else:
         columns = {
+            "right at once": at_once,
             "changed, new value": lambda r: _last(r, "changed"),
             "changed, old value still": lambda r: _last(r, "stale"),
             "new": lambda r: _last(r, "new"),
@@ -151,6 +152,12 @@ def _worst_domain(result: Result) -> float | None:
         last.served[domain]["bits_per_byte"] / examination.served[domain]["bits_per_byte"]
         for domain, examination in after.items()
     )
+
+
+def at_once(result: Result) -> float | None:
+    """Of what should be known as soon as it was told, the share that is."""
+    shares = [step.at_once["exact"] for step in result.progress if step.at_once]
+    return sum(total for total, _ in shares) / sum(weight for _, weight in shares) if shares else None
 
 
 def _last(result: Result, task: str) -> float:

@@ -52,6 +52,8 @@ class Progress(msgspec.Struct, frozen=True):
     """Before it was learnt, by the weights that are served: sum and weight of each measure."""
     num_steps: int
     is_accepted: bool
+    at_once: dict[str, tuple[float, float]] = {}
+    """The same right after it was learnt, where the samples are such that should be known then."""
 
 
 class Examination(msgspec.Struct, frozen=True):
@@ -130,6 +132,11 @@ def run(
     examiner = _Examiner(stream, exam, learner, schooling, has_slow=curriculum.recipe.ema_decay > 0)
     phases = _joint(stream, strategy.epochs, seed) if strategy.is_joint else stream.phases
 
+    def at_once(batch: Sequence[Sample]) -> dict[str, tuple[float, float]]:
+        to_know = [sample for sample in batch if sample.until_known]
+        with schooling.served():
+            return _pairs(exam(learner, to_know)) if to_know else {}
+
     examinations = [examiner.examine("", list(stream.tests))]
     progress: list[Progress] = []
     kls: list[float] = []
@@ -143,11 +150,10 @@ def run(
                 measures = exam(learner, batch)
             tasks = tuple(sorted({sample.task for sample in batch}))
             seen.update(tasks)
-            found = {key: (share.total, share.weight) for key, share in measures.items()}
             if memory:
                 memory.put(batch)
             if not strategy.learns:
-                progress.append(Progress(len(batch), tasks, found, 0, True))
+                progress.append(Progress(len(batch), tasks, _pairs(measures), 0, True, at_once(batch)))
                 continue
             started_cpu, started = time.process_time(), time.perf_counter()
             version += 1
@@ -158,7 +164,8 @@ def run(
                 kls.append(report.base_kl)
             steps = report.lesson.num_steps if report.lesson else 0
             num_tokens += report.lesson.num_tokens if report.lesson else 0
-            progress.append(Progress(len(batch), tasks, found, steps, report.verdict.accepted))
+            accepted = report.verdict.accepted
+            progress.append(Progress(len(batch), tasks, _pairs(measures), steps, accepted, at_once(batch)))
             tell(f"{phase.name} {at + len(batch)}/{len(phase.samples)}")
         examinations.append(examiner.examine(phase.name, _known_and_next(stream, seen)))
     return Result(
@@ -190,6 +197,10 @@ class _Examiner:
 
     def _scores(self, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
         return {task: _means(self._exam(self._learner, self._stream.tests[task])) for task in tasks}
+
+
+def _pairs(shares: Shares) -> dict[str, tuple[float, float]]:
+    return {name: (share.total, share.weight) for name, share in shares.items()}
 
 
 def _means(shares: Shares) -> dict[str, float]:

@@ -11,20 +11,27 @@ from lifelong.learning.meter import base_kl
 
 
 def make(prompts=anchor.PROMPTS):
-    return anchor.make_anchors(lambda asked: [f"Answer to {prompt}" for prompt in asked], prompts)
+    return anchor.make_anchors(
+        lambda asked: [f"Answer to {prompt}" for prompt in asked],
+        lambda beginnings: [f"{beginning} and so on" for beginning in beginnings],
+        prompts,
+    )
 
 
 def test_learnt_and_judged_share_nothing_and_are_all():
     anchors = make()
     learnt, judged = anchor.learnt(anchors), anchor.judged(anchors)
-    assert len(learnt) + len(judged) == len(anchors) == len(anchor.PROMPTS)
-    assert len(judged) >= 5
+    assert len(learnt) + len(judged) == len(anchors) == len(anchor.PROMPTS) + len(anchor.BEGINNINGS)
+    for some in (learnt, judged):
+        assert sum(sample.text is None for sample in some) >= 5
+        assert sum(sample.text is not None for sample in some) >= 5
     assert not {a.id for a in learnt} & {a.id for a in judged}
 
 
 def test_a_prompt_without_an_answer_makes_no_anchor():
-    anchors = anchor.make_anchors(lambda prompts: ["yes", " ", "no"], ["a", "b", "c"])
-    assert [a.messages[1].content for a in anchors] == ["yes", "no"]
+    anchors = anchor.make_anchors(lambda _: ["yes", " ", "no"], lambda _: ["", "So it is."], ["a", "b", "c"])
+    assert [a.messages[1].content for a in anchors if a.messages] == ["yes", "no"]
+    assert [a.text for a in anchors if not a.messages] == ["So it is."]
 
 
 def test_draws_are_a_function_of_seed_and_version():
@@ -45,6 +52,19 @@ def test_the_base_answers_whatever_was_learnt_and_whoever_else_is_asked(new_lear
     assert any(together)
     assert other.base_answers(anchor.PROMPTS) == together
     assert [learner.base_answers([prompt])[0] for prompt in anchor.PROMPTS[:4]] == together[:4]
+
+
+def test_the_base_writes_the_same_whatever_was_learnt_and_draws_from_nothing_else(new_learner):
+    learner, other = new_learner(), new_learner()
+    with torch.no_grad():
+        for parameter in other.parameters.values():
+            parameter.mul_(-3.0)
+    before = torch.get_rng_state()
+    texts = learner.base_texts(anchor.BEGINNINGS)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(text.startswith(start) for text, start in zip(texts, anchor.BEGINNINGS, strict=True))
+    assert other.base_texts(anchor.BEGINNINGS) == texts
+    assert learner.base_texts(anchor.BEGINNINGS, seed=1) != texts
 
 
 def test_kl_from_the_base_is_zero_only_without_learning(learner, new_sample):

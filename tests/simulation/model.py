@@ -26,15 +26,20 @@ def load(settings: ModelSettings) -> BaseModel:
     return view_of(_base())
 
 
-_answers: dict[tuple[str, ...], list[str]] = {}
-_ask = AdapterLearner.base_answers
+def once(ask: Any) -> Any:
+    """A method of the learner that asks the bare base, which always says the same."""
+    known: dict[tuple[str, ...], list[str]] = {}
+
+    def asked(learner: AdapterLearner, prompts: Any) -> list[str]:
+        if tuple(prompts) not in known:
+            known[tuple(prompts)] = ask(learner, prompts)
+        return known[tuple(prompts)]
+
+    return asked
 
 
-def base_answers(learner: AdapterLearner, prompts: Any) -> list[str]:
-    """The bare base always says the same."""
-    if tuple(prompts) not in _answers:
-        _answers[tuple(prompts)] = _ask(learner, prompts)
-    return _answers[tuple(prompts)]
+base_answers = once(AdapterLearner.base_answers)
+base_texts = once(AdapterLearner.base_texts)
 
 
 def packing_error(learner: AdapterLearner) -> float:

@@ -120,5 +120,6 @@ def _quick() -> Iterator[None]:
     with (
         mock.patch.object(AdapterLearner, "_packing_error", model.packing_error),
         mock.patch.object(AdapterLearner, "base_answers", model.base_answers),
+        mock.patch.object(AdapterLearner, "base_texts", model.base_texts),
     ):
         yield

@@ -1,13 +1,16 @@
-"""What the base already says, said again: its own answers to general prompts, mixed into every micro-batch.
+"""What the base already says, said again: its own answers to general prompts and text that it wrote unasked, mixed into
+every micro-batch.
 
 On-policy replay (https://arxiv.org/abs/2605.29495): being samples of the model itself they cost hardly any gradient
-while nothing is forgotten, and pull back when something is. A part of them is never learnt and shows the gate what has
-become of general text. The set is made once, by the base, when a line begins, and is part of the line's state.
+while nothing is forgotten, and pull back when something is. Answers alone keep the answers: text that is no chat is lost
+beside them. A part of all is never learnt and shows the gate what has become of general text. The set is made once, by
+the base, when a line begins, and is part of the line's state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
@@ -52,22 +55,36 @@ PROMPTS = (
     "Hello! How are you?",
     "Why is the sky blue?",
 )
+BEGINNINGS = (
+    "The", "In", "It", "When", "There", "He", "She", "After", "A", "For", "This", "As", "Most", "Many", "I", "We",
+    "Although", "One", "At", "To", "If", "They", "During", "On", "My", "According", "What", "You", "With", "However",
+    "Some", "By", "How", "His", "Because", "Its",
+)  # fmt: skip
+"""Of text: from there on the base writes what it likes."""
 _JUDGED_EVERY = 3
 
+Ask = Callable[[Sequence[str]], Sequence[str]]
+"""The base, everything at once."""
 
-def make_anchors(answers: Callable[[Sequence[str]], Sequence[str]], prompts: Sequence[str] = PROMPTS) -> list[Sample]:
-    """One anchor for each prompt to which the base has an answer. ``answers`` asks the base, all prompts at once."""
-    return [
-        Sample(
-            id=f"{TASK}-{index}",
-            event_id=f"{TASK}-{index}",
-            event_time=0.0,
-            task=TASK,
-            messages=(Message("user", prompt), Message("assistant", answer)),
-        )
+
+def make_anchors(answers: Ask, texts: Ask, prompts: Sequence[str] = PROMPTS) -> list[Sample]:
+    """One anchor for each prompt to which the base has an answer, and one for each beginning, in turn.
+
+    Args:
+        answers: to prompts. texts: from beginnings, which they include.
+    """
+    chats = [
+        _anchor(f"{index}", messages=(Message("user", prompt), Message("assistant", answer)))
         for index, (prompt, answer) in enumerate(zip(prompts, answers(prompts), strict=True))
         if answer.strip()
     ]
+    free = [_anchor(f"text-{index}", text=text) for index, text in enumerate(texts(BEGINNINGS)) if text.strip()]
+    return [anchor for pair in zip_longest(chats, free) for anchor in pair if anchor is not None]
+
+
+def _anchor(name: str, *, messages: tuple[Message, ...] = (), text: str | None = None) -> Sample:
+    key = f"{TASK}-{name}"
+    return Sample(id=key, event_id=key, event_time=0.0, task=TASK, messages=messages, text=text)
 
 
 def learnt(anchors: Sequence[Sample]) -> list[Sample]:

@@ -22,6 +22,8 @@ from lifelong.model.tokenise import IGNORE, Encoded, collate, encode_chat, encod
 
 _NOTHING = Encoded((), ())
 _ANSWER_TOKENS = 32
+_TEXT_TOKENS = 40
+_SAMPLING = ("temperature", "top_p", "top_k")
 _MAX_PACKING_ERROR = 0.15
 
 log = logging.getLogger(__name__)
@@ -110,31 +112,50 @@ class AdapterLearner:
         batched = self._batched_logits(trial).logits_NV
         return float((packed - batched).std() / batched.std())
 
-    @torch.no_grad()
     def base_answers(self, prompts: Sequence[str]) -> list[str]:
         """What the base says, greedily; an answer that is too long ends after its last whole sentence, or is empty."""
+        rows = [encode_prompt(self.base.tokenizer, [Message("user", prompt)]) for prompt in prompts]
+        return [self._answer(row) for row in self._base_continues(rows, _ANSWER_TOKENS, do_sample=False)]
+
+    def base_texts(self, beginnings: Sequence[str], *, seed: int = 0) -> list[str]:
+        """What the base writes from there on, drawn from all that it might; it breaks off after so many tokens."""
         tokenizer = self.base.tokenizer
-        rows = [encode_prompt(tokenizer, [Message("user", prompt)]) for prompt in prompts]
+        rows = [tokenizer(text, add_special_tokens=False).input_ids for text in beginnings]
+        with torch.random.fork_rng(devices=[self.base.device] if self.base.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            found = self._base_continues(rows, _TEXT_TOKENS, do_sample=True)
+        # Through the tokens, for a beginning and what follows may share a character.
+        return [
+            tokenizer.decode(row + ids, skip_special_tokens=True).strip() for row, ids in zip(rows, found, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _base_continues(self, rows: Sequence[list[int]], num_tokens: int, *, do_sample: bool) -> list[list[int]]:
+        """Each up to where it ends, if it does; as likely as the base finds them, or the likeliest."""
+        pad = pad_id(self.base.tokenizer)
         width = max(map(len, rows))
-        padded = [[pad_id(tokenizer)] * (width - len(row)) + row for row in rows]
+        padded = [[pad] * (width - len(row)) + row for row in rows]
         mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        how = {"temperature": 1.0, "top_p": 1.0, "top_k": 0} if do_sample else dict.fromkeys(_SAMPLING)
         with self.model.disable_adapter():
             ids = self.model.generate(
                 input_ids=torch.tensor(padded, device=self.base.device),
                 attention_mask=torch.tensor(mask, device=self.base.device),
-                max_new_tokens=_ANSWER_TOKENS,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=pad_id(tokenizer),
+                max_new_tokens=num_tokens,
+                do_sample=do_sample,
+                pad_token_id=pad,
+                **how,
             )[:, width:].tolist()
-        return [self._answer(row) for row in ids]
+        return [self._until_end(row) for row in ids]
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        """With the first token that ends an answer."""
+        end = next((at for at, token in enumerate(ids) if token in self.base.end_tokens), len(ids) - 1)
+        return ids[: end + 1]
 
     def _answer(self, ids: list[int]) -> str:
-        end = next((at for at, token in enumerate(ids) if token in self.base.end_tokens), None)
-        text: str = self.base.tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
-        if end is None:
+        text: str = self.base.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        if ids[-1] not in self.base.end_tokens:
             text = text[: max(text.rfind(mark) for mark in ".!?。！？") + 1]
         return text
 

@@ -37,7 +37,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     it takes, then take it away again."""
     anchor_prompts: tuple[str, ...] = ()
     """Questions whose answers by the base are kept as they are, in the language of your users. Empty: a built-in set
-    in English. Read once, when a line begins."""
+    in English. Text that the base writes unasked is kept beside them. Read once, when a line begins."""
 
 
 class Curriculum(NamedTuple):

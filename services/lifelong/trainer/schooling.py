@@ -88,7 +88,9 @@ class Schooling:
             anchors: as they were taken down when the line began; without, they are made now.
         """
         if anchors is None:
-            anchors = anchor.make_anchors(self._learner.base_answers, prompts or anchor.PROMPTS)
+            anchors = anchor.make_anchors(
+                self._learner.base_answers, self._learner.base_texts, prompts or anchor.PROMPTS
+            )
         self.anchors = list(anchors)
         self.judging.begin(anchor.judged(self.anchors), self._evaluate)
         for method in self._recipe.methods.values():
