@@ -2,7 +2,7 @@
 every micro-batch.
 
 On-policy replay (https://arxiv.org/abs/2605.29495): being samples of the model itself they cost hardly any gradient
-while nothing is forgotten, and pull back when something is. Answers alone keep the answers: text that is no chat is lost
+while nothing is forgotten, and pull back when something is. Answers alone keep answers; text that is no chat is lost
 beside them. A part of all is never learnt and shows the gate what has become of general text. The set is made once, by
 the base, when a line begins, and is part of the line's state.
 """
