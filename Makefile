@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+AVALANCHE := .avalanche
 ARGS ?=
 # Test files that run side by side; each worker starts servers of its own.
 WORKERS ?= 2
@@ -13,7 +14,7 @@ SEEDS ?= 100
 FIRST ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test test-fast sim schedules bench-learning report check fmt generate lock clean
+.PHONY: help install demo up down status test test-fast sim schedules bench-learning avalanche report check fmt generate lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -71,11 +72,21 @@ schedules: install ## Seeded faults against the real processes (N=10 FIRST=0 WOR
 bench-learning: install ## Methods against forgetting compared: one JSON a run, resumable (ARGS=--quick: minutes)
 	$(BIN)/python -m benchmarks.learning $(ARGS)
 
+avalanche: $(AVALANCHE)/.installed ## Install Avalanche, two of whose strategies bench-learning compares, into .avalanche
+
+# Nothing else needs it. Its wheel has its own tests and examples at the top, where they would stand for ours.
+$(AVALANCHE)/.installed: requirements/avalanche.txt $(STAMP)
+	rm -rf $(AVALANCHE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --require-hashes --target $(AVALANCHE) -r requirements/avalanche.txt
+	rm -rf $(AVALANCHE)/tests $(AVALANCHE)/examples
+	@touch $@
+
 report: install ## Tables and plots of those runs, into docs/learning
 	$(BIN)/python -m benchmarks.learning.report $(ARGS)
 
 lock: install ## Resolve the dependencies again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra local --group dev pyproject.toml -o requirements/lock.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-deps requirements/avalanche.in -o requirements/avalanche.txt
 
 clean: ## Remove what was built; keeps data and the downloaded broker
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(AVALANCHE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,7 +1,8 @@
 """``python -m benchmarks.learning``: strategies learn streams, and of each run there is one JSON.
 
 What has its JSON is not done again, so that a report can be made in several sittings; ``python -m
-benchmarks.learning.report`` makes it. One run at a time, on all cores.
+benchmarks.learning.report`` makes it. One run at a time, on all cores. Strategies of Avalanche are left out, with
+a word, where it is not installed; asked for by name they are an error.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+from benchmarks.learning import avalanche_run
+from benchmarks.learning.avalanche_run import AvalancheMissingError
 from benchmarks.learning.check import check
 from benchmarks.learning.report import write
 from benchmarks.learning.results import load, path_of, save
@@ -33,7 +36,7 @@ from lifelong.trainer.precision import with_dtype
 RESULTS = Path(__file__).with_name("results")
 _MAIN = ("frozen", "naive", "naive-twice", "joint", "replay-8", "ewc", "agem", "ema", "der", "recipe", "default")
 PLAN = {
-    "S1": _MAIN,
+    "S1": (*_MAIN, "avalanche-replay", "avalanche-ewc"),
     "S1-blurry": ("naive", "recipe"),
     "S1-recurring": ("naive", "recipe"),
     "S2": ("frozen", "naive", "joint", "replay-8", "ewc", "recipe"),
@@ -79,7 +82,12 @@ def _all(
                     print("time is up; the same command goes on from here")
                     return 0
                 stream = stream or STREAMS[stream_name](size, seed)
-                done.append(_once(folder, stream, strategy, seed, model, anchors))
+                try:
+                    done.append(_once(folder, stream, strategy, seed, model, anchors))
+                except AvalancheMissingError as error:
+                    print(f"{stream_name} {strategy} {seed}: {error}", file=sys.stderr)
+                    if options.strategies:
+                        return 1
     if wrong := check(done):
         print("\n".join(wrong), file=sys.stderr)
         return 1
@@ -97,7 +105,11 @@ def _once(
     if (result := load(path)) is not None and result.settings == settings_of(stream, strategy, seed, model):
         print(f"{stream_name} {name} {seed}: is there")
         return result
-    result = run(stream, name, strategy, seed, model, anchors, _teller(f"{stream_name} {name} {seed}"))
+    tell = _teller(f"{stream_name} {name} {seed}")
+    if strategy.avalanche:
+        result = avalanche_run.run(stream, name, strategy, seed, model, tell)
+    else:
+        result = run(stream, name, strategy, seed, model, anchors, tell)
     save(path, result)
     last = result.examinations[-1]
     print(

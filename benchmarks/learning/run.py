@@ -6,6 +6,7 @@ import platform
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import msgspec
@@ -91,20 +92,20 @@ def settings_of(stream: Stream, strategy: Strategy, seed: int, model: ModelSetti
     """All that a result depends on, but for the data themselves."""
     samples = [sample.id for phase in stream.phases for sample in phase.samples]
     tests = {task: len(found) for task, found in stream.tests.items()}
-    found = msgspec.json.encode(
-        {
-            "model": model,
-            "adapter": AdapterSettings(),
-            "curriculum": strategy.with_seed(seed)._asdict(),
-            "epochs": strategy.epochs,
-            "is_joint": strategy.is_joint,
-            "learns": strategy.learns,
-            "remembers": strategy.remembers,
-            "num_samples": len(samples) * strategy.epochs,
-            "num_tests": tests,
-        }
-    )
-    return msgspec.json.decode(found, type=dict[str, object])
+    found = {
+        "model": model,
+        "adapter": AdapterSettings(),
+        "curriculum": strategy.with_seed(seed)._asdict(),
+        "epochs": strategy.epochs,
+        "is_joint": strategy.is_joint,
+        "learns": strategy.learns,
+        "remembers": strategy.remembers,
+        "num_samples": len(samples) * strategy.epochs,
+        "num_tests": tests,
+    }
+    if strategy.avalanche:
+        found["avalanche"] = strategy.avalanche
+    return msgspec.json.decode(msgspec.json.encode(found), type=dict[str, object])
 
 
 def run(
@@ -129,7 +130,7 @@ def run(
     memory = Remembering() if strategy.remembers else None
     if memory:
         exam = memory.exam(exam)
-    examiner = _Examiner(stream, exam, learner, schooling, has_slow=curriculum.recipe.ema_decay > 0)
+    examiner = Examiner(stream, exam, learner, schooling.served, has_slow=curriculum.recipe.ema_decay > 0)
     phases = _joint(stream, strategy.epochs, seed) if strategy.is_joint else stream.phases
 
     def at_once(batch: Sequence[Sample]) -> dict[str, tuple[float, float]]:
@@ -167,13 +168,13 @@ def run(
             accepted = report.verdict.accepted
             progress.append(Progress(len(batch), tasks, _pairs(measures), steps, accepted, at_once(batch)))
             tell(f"{phase.name} {at + len(batch)}/{len(phase.samples)}")
-        examinations.append(examiner.examine(phase.name, _known_and_next(stream, seen)))
+        examinations.append(examiner.examine(phase.name, known_and_next(stream, seen)))
     return Result(
         stream.name,
         name,
         seed,
         settings_of(stream, strategy, seed, model),
-        _machine(),
+        machine(),
         tuple(examinations),
         tuple(progress),
         sum(kls) / len(kls) if kls else None,
@@ -184,13 +185,22 @@ def run(
     )
 
 
-class _Examiner:
-    def __init__(self, stream: Stream, exam: Exam, learner: Learner, schooling: Schooling, *, has_slow: bool) -> None:
-        self._stream, self._exam, self._learner, self._schooling = stream, exam, learner, schooling
+class Examiner:
+    def __init__(
+        self,
+        stream: Stream,
+        exam: Exam,
+        learner: Learner,
+        served: Callable[[], AbstractContextManager[None]],
+        *,
+        has_slow: bool,
+    ) -> None:
+        """``served``: inside, the learner has the weights that are served."""
+        self._stream, self._exam, self._learner, self._served = stream, exam, learner, served
         self._has_slow = has_slow
 
     def examine(self, after: str, tasks: Sequence[str]) -> Examination:
-        with self._schooling.served():
+        with self._served():
             served = self._scores(tasks)
             general = nats(self._learner, self._stream.general)
         return Examination(after, served, self._scores(tasks) if self._has_slow else None, general)
@@ -207,7 +217,7 @@ def _means(shares: Shares) -> dict[str, float]:
     return {name: share.mean for name, share in shares.items()}
 
 
-def _known_and_next(stream: Stream, seen: set[str]) -> list[str]:
+def known_and_next(stream: Stream, seen: set[str]) -> list[str]:
     """The next task says what the earlier ones were good for; those after it say nothing more. What is asked otherwise
     than it was learnt is asked always."""
     tasks = list(stream.tests)
@@ -226,7 +236,7 @@ def _joint(stream: Stream, epochs: int, seed: int) -> list[Phase]:
     return [Phase("joint", shuffled)]
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
     return {
         "processor": platform.machine(),
         "threads": str(torch.get_num_threads()),

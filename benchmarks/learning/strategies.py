@@ -1,8 +1,12 @@
-"""What is compared. A strategy is settings of the trainer, so that what is measured is what runs in production."""
+"""What is compared. A strategy is settings of the trainer, so that what is measured is what runs in production.
+
+Beside them there are two of Avalanche's own, which learn by its loop.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import msgspec
 
@@ -23,6 +27,16 @@ _PLAIN = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0)
 _REPLAY = msgspec.structs.replace(_PLAIN, replay="balanced", replay_capacity=100)
 
 
+class Avalanche(msgspec.Struct, frozen=True):
+    """A strategy out of ``avalanche.training.supervised``."""
+
+    name: Literal["Replay", "EWC"]
+    arguments: dict[str, float | str]
+    """Its own; what all strategies have alike is given to it by ``avalanche_run``."""
+    release: str = "0.6.0"
+    """Of ``avalanche-lib``."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Strategy:
     what: str
@@ -33,6 +47,8 @@ class Strategy:
     """What it is told is looked up, by the memory of the server."""
     is_joint: bool = False
     """All tasks at once, in random order: no stream, but what is lost by having one."""
+    avalanche: Avalanche | None = None
+    """Who learns, if it is not the trainer; of ``curriculum`` the optimizer and the lengths count."""
 
     def with_seed(self, seed: int) -> Curriculum:
         learning = msgspec.structs.replace(self.curriculum.learning, seed=seed)
@@ -52,6 +68,10 @@ def _strategy(
 
 def _replaying(num_samples: int, num_anchors: int = 0) -> LearningSettings:
     return msgspec.structs.replace(_REPLAY, replay_samples=num_samples, anchor_samples=num_anchors)
+
+
+def _avalanche(what: str, avalanche: Avalanche) -> Strategy:
+    return Strategy(what, Curriculum(_PLAIN, RecipeSettings(), _OPEN), avalanche=avalanche)
 
 
 STRATEGIES = {
@@ -85,4 +105,13 @@ STRATEGIES = {
         GateSettings(),
     ),
     "default": Strategy("the settings that lifelong has without any configuration", Curriculum()),
+    "avalanche-replay": _avalanche(
+        "Avalanche's Replay, 8 old samples beside 8 new ones; is told where a task ends",
+        Avalanche("Replay", {"mem_size": 100}),
+    ),
+    # λ: at the seventh step of trec6 after sms the penalty is 0.6 nats, the loss 1.8. By no search.
+    "avalanche-ewc": _avalanche(
+        "Avalanche's online EWC; is told where a task ends",
+        Avalanche("EWC", {"ewc_lambda": 1000.0, "mode": "online", "decay_factor": 0.99}),
+    ),
 }
