@@ -21,8 +21,10 @@ _OPEN = GateSettings(
     general_tolerance_nats=1e9,
     general_drift_nats=1e9,
     held_out_ratio=0.0,
+    judged_samples=0,
+    judged_new=1,
 )
-"""Nothing is rejected and nothing held out, so that all strategies learn the same samples."""
+"""Nothing is rejected, held out or looked at: all strategies learn the same samples, and pay for nothing else."""
 _PLAIN = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0)
 _REPLAY = msgspec.structs.replace(_PLAIN, replay="balanced", replay_capacity=100)
 

@@ -63,9 +63,9 @@ class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     judged_samples: Annotated[int, Meta(ge=0)] = 8
     """Held-out samples and general texts that every version is looked at with, each time those that waited longest.
     A pass forward for each. Probes come on top: they are few, and each was asked for."""
-    judged_new: Annotated[int, Meta(ge=1)] = 5
-    """New samples of a micro-batch that are scored again when it was learnt; 5 are as many as the paired test needs. Of
-    those that should be known all are."""
+    judged_new: Annotated[int, Meta(ge=1)] = 2
+    """New samples of a micro-batch that are scored again when it was learnt; if they have become less likely beyond the
+    tolerance, all are. Of those that should be known all are in any case."""
     bisect_attempts: Annotated[int, Meta(ge=0)] = 8
     """Further attempts at the halves of a rejected micro-batch, and at theirs, to find what is bad in it; one bad
     sample of eight is found in 6. Each costs its samples and the old ones that are mixed in. 0: all is refused."""

@@ -17,7 +17,7 @@ from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
 from lifelong.learning import anchor
 from lifelong.learning.der import DarkReplay
-from lifelong.learning.gate import is_suspect, judge
+from lifelong.learning.gate import is_suspect, judge, mean
 from lifelong.learning.kto import disliked_answer
 from lifelong.learning.losses import evaluate
 from lifelong.learning.meter import base_kl
@@ -287,6 +287,7 @@ class Schooling:
         stepped = self._clock.monotonic()
 
         # Whether it was learnt is seen by the weights that learn: those that are served may lag behind.
+        lesson = self._put_to_the_test(new, lesson)
         verdict, after = self._judge(new, lesson, before, course)
         to_know = [sample for sample in new if sample.until_known]
         with self.served():
@@ -315,6 +316,19 @@ class Schooling:
         others = sorted((sample for sample in new if not sample.until_known), key=_is_disliked)
         wanted = {sample.id for sample in others[: self.curriculum.gate.judged_new]}
         return [sample for sample in new if sample.until_known or sample.id in wanted]
+
+    def _put_to_the_test(self, new: Sequence[Sample], lesson: Lesson) -> Lesson:
+        """Where those that were scored have become less likely, all are scored."""
+        liked = [sample for sample in new if not _is_disliked(sample)]
+        looked_at = [sample.id for sample in liked if sample.id in lesson.after]
+        if not looked_at:
+            return lesson
+        rise = mean({key: lesson.after[key] - lesson.before[key] for key in looked_at})
+        # Written so that NaN is suspect.
+        if rise <= self.curriculum.gate.new_tolerance_nats:
+            return lesson
+        others = [sample for sample in liked if sample.id not in lesson.after]
+        return replace(lesson, after=lesson.after | self._evaluate(others))
 
     def _judge(
         self, new: Sequence[Sample], lesson: Lesson, before: Before, course: Course
