@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from lifelong.learning.gate import GateSettings
-from lifelong.learning.recipe_settings import RecipeSettings
+from lifelong.learning.recipe_settings import PLAIN, RecipeSettings
 from lifelong.learning.settings import LearningSettings
 from lifelong.trainer.config import Curriculum
 
@@ -26,7 +26,7 @@ _OPEN = GateSettings(
 )
 """Nothing is rejected, held out or looked at: all strategies learn the same samples, and pay for nothing else."""
 _PLAIN = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0)
-_REPLAY = msgspec.structs.replace(_PLAIN, replay="balanced", replay_capacity=100)
+_REPLAY = msgspec.structs.replace(_PLAIN, replay_samples=2)
 
 
 class Avalanche(msgspec.Struct, frozen=True):
@@ -60,53 +60,47 @@ class Strategy:
 def _strategy(
     what: str,
     learning: LearningSettings = _PLAIN,
-    recipe: RecipeSettings | None = None,
-    gate: GateSettings = _OPEN,
+    recipe: RecipeSettings = PLAIN,
     epochs: int = 1,
     is_joint: bool = False,
 ) -> Strategy:
-    return Strategy(what, Curriculum(learning, recipe or RecipeSettings(), gate), epochs=epochs, is_joint=is_joint)
+    return Strategy(what, Curriculum(learning, recipe, _OPEN), epochs=epochs, is_joint=is_joint)
 
 
-def _replaying(num_samples: int, num_anchors: int = 0) -> LearningSettings:
-    return msgspec.structs.replace(_REPLAY, replay_samples=num_samples, anchor_samples=num_anchors)
+def _with(**methods: object) -> RecipeSettings:
+    return msgspec.structs.replace(PLAIN, **methods)
 
 
 def _avalanche(what: str, avalanche: Avalanche) -> Strategy:
-    return Strategy(what, Curriculum(_PLAIN, RecipeSettings(), _OPEN), avalanche=avalanche)
+    return Strategy(what, Curriculum(_PLAIN, PLAIN, _OPEN), avalanche=avalanche)
 
 
 STRATEGIES = {
-    "frozen": Strategy("the base, which learns nothing", Curriculum(_PLAIN, RecipeSettings(), _OPEN), learns=False),
+    "frozen": Strategy("the base, which learns nothing", Curriculum(_PLAIN, PLAIN, _OPEN), learns=False),
     "memory": Strategy(
         "the base with the memory, which looks up what it was told",
-        Curriculum(_PLAIN, RecipeSettings(), _OPEN),
+        Curriculum(_PLAIN, PLAIN, _OPEN),
         learns=False,
         remembers=True,
     ),
-    "naive": _strategy("each micro-batch once, nothing against forgetting"),
+    "naive": _strategy("each sample once, 4 a step, nothing against forgetting"),
+    "naive-8": _strategy("the same, 8 a step", msgspec.structs.replace(_PLAIN, step_samples=0)),
     "naive-twice": _strategy(
-        "the same, two steps each: the tokens of replay spent on new samples",
-        msgspec.structs.replace(_PLAIN, min_steps=2),
+        "each sample twice: the tokens of replay spent on new samples", msgspec.structs.replace(_PLAIN, min_steps=2)
     ),
     "joint": _strategy("all tasks shuffled, three epochs: the upper bound", epochs=3, is_joint=True),
-    "replay-2": _strategy("2 old samples beside 8 new ones", _replaying(2)),
-    "replay-8": _strategy("8 old samples beside 8 new ones", _replaying(8)),
-    "ewc": _strategy("online EWC", recipe=RecipeSettings(ewc_strength=100.0)),
-    "lwf": _strategy("learning without forgetting", recipe=RecipeSettings(lwf_strength=1.0)),
-    "agem": _strategy("A-GEM on 8 old samples", _replaying(8), RecipeSettings(old_gradient="project")),
-    "olora": _strategy(
-        "O-LoRA, a block for each fifth of the stream", recipe=RecipeSettings(blocks=5, blocks_versions=15)
+    "replay": _strategy("2 old samples beside 4 new ones", _REPLAY),
+    "ewc": _strategy("online EWC", recipe=_with(ewc_strength=100.0)),
+    "lwf": _strategy("learning without forgetting", recipe=_with(lwf_strength=1.0)),
+    "agem": _strategy("A-GEM on 2 old samples", _REPLAY, _with(old_gradient="project")),
+    "olora": _strategy("O-LoRA, a block for each fifth of the stream", recipe=_with(blocks=5, blocks_versions=25)),
+    "ema": _strategy("2 old samples; slow weights are served", _REPLAY, _with(ema_decay=0.8)),
+    "der": _strategy("DER++ on 2 old samples", _REPLAY, _with(dark_alpha=3.0, dark_when="replayed")),
+    "default": Strategy(
+        "what lifelong does without any configuration: DER++ on 2 old samples and 1 of the base beside 4 new ones, "
+        "slow weights are served, the gate",
+        Curriculum(),
     ),
-    "ema": _strategy("8 old samples; slow weights are served", _replaying(8), RecipeSettings(ema_decay=0.95)),
-    "der": _strategy("DER++ on 8 old samples", _replaying(8), RecipeSettings(dark_alpha=1.0)),
-    "recipe": _strategy(
-        "DER++ on 2 old samples, kept when first replayed, and 1 of the base; slow weights are served; the gate",
-        _replaying(2, 1),
-        RecipeSettings(dark_alpha=1.0, dark_when="replayed", ema_decay=0.9),
-        GateSettings(),
-    ),
-    "default": Strategy("the settings that lifelong has without any configuration", Curriculum()),
     "avalanche-replay": _avalanche(
         "Avalanche's Replay, 8 old samples beside 8 new ones; is told where a task ends",
         Avalanche("Replay", {"mem_size": 100}),

@@ -18,7 +18,7 @@ _TOKENS = 1024
 class Size(msgspec.Struct, frozen=True):
     """How much there is of everything."""
 
-    task_samples: int = 120
+    task_samples: int = 200
     task_tests: int = 40
     domain_samples: int = 96
     domain_tests: int = 24

@@ -7,8 +7,11 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kafka.net.inet import KafkaNetSocket
+from kafka.net.transport import KafkaTCPTransport
 from tests.conformance.stream_worlds import KafkaWorld, read, settle
 from tests.programs import program
 
@@ -250,6 +253,27 @@ def test_all_can_be_closed_while_the_broker_is_away(broker: Broker) -> None:
     for client in (source, member, sink):
         client.close()
     assert threading.active_count() == before
+
+
+def test_closed_with_something_yet_to_be_written_it_leaves_no_socket(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[socket.socket] = []
+
+    def remembered(*args: Any) -> socket.socket:
+        opened.append(socket.socket(*args))
+        return opened[-1]
+
+    monkeypatch.setattr(KafkaNetSocket, "socket", lambda _self, *args: remembered(*args))
+    source = KafkaSource(kafka_settings, [TOPIC], patience_seconds=2)
+    source.seek({})
+    source.poll(0.1)
+    monkeypatch.setattr(KafkaTCPTransport, "_sock_send", lambda _self: (0, None))
+    for transport in [conn.transport for conn in source._consumer._client._manager._conns.values()]:
+        transport.write(b"never")
+    source.close()
+    assert opened
+    assert {sock.fileno() for sock in opened} == {-1}
 
 
 def test_the_address_of_a_port_that_says_nothing() -> None:

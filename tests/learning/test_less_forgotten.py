@@ -13,12 +13,12 @@ from lifelong.learning import predictions
 from lifelong.learning.losses import evaluate
 from lifelong.learning.online import learn
 from lifelong.learning.optimizers import AdamW
-from lifelong.learning.recipe_settings import RecipeSettings
+from lifelong.learning.recipe_settings import PLAIN
 from lifelong.learning.recipes import make_recipe, slow_weights
 from lifelong.learning.settings import LearningSettings
 from lifelong.learning.surprise import SurpriseReservoir
 
-LEARNING = LearningSettings(learning_rate=0.05)
+LEARNING = LearningSettings(learning_rate=0.05, beta2=0.999)
 FIRST = [toy_sample(number, str(number), task="first") for number in range(2)]
 # Other questions, answered with other digits.
 SECOND = [toy_sample(100 + number, str(5 + number), task="second") for number in range(2)]
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 def after_two_tasks(replay: int = 0, **fields: object) -> Outcome:
     learner = ToyLearner()
     recipe = make_recipe(
-        msgspec.convert(fields, RecipeSettings), learner.parameters, seed=0, reference_tokens=6, tokens_per_pass=100
+        msgspec.structs.replace(PLAIN, **fields), learner.parameters, seed=0, reference_tokens=6, tokens_per_pass=100
     )
     optimizer, buffer = AdamW(learner.parameters, LEARNING), SurpriseReservoir(16, 0)
     slow = slow_weights(recipe)

@@ -119,3 +119,32 @@ def test_each_step_may_have_other_old_samples(learner, new_sample):
     old = [new_sample(number, answer="a" * (number + 1)) for number in range(3)]
     lesson = learn(learner, optimizer_of(learner, settings), [fact], lambda step: [old[step]], settings)
     assert lesson.num_tokens == 3 * learner.num_tokens(fact) + sum(map(learner.num_tokens, old))
+
+
+def test_steps_on_a_part_each_are_micro_batches_one_after_the_other(new_learner, new_sample):
+    settings = LearningSettings(learning_rate=1e-2, step_samples=2)
+    samples = [new_sample(number, task="sort") for number in range(5)]
+    together, alone = new_learner(), new_learner()
+    steps = []
+    lesson = learn(together, optimizer_of(together, settings), samples, nothing, settings, steps.append)
+    assert steps == [0, 1, 2]
+
+    optimizer, before = optimizer_of(alone, settings), {}
+    for part in (samples[:1], samples[1:3], samples[3:]):
+        before |= evaluate(alone, part, 1000)
+        learn(alone, optimizer, part, nothing, settings)
+    for name, parameter in alone.parameters.items():
+        assert torch.equal(together.parameters[name], parameter)
+    assert lesson.before == pytest.approx(before, rel=1e-5)
+    assert lesson.after == pytest.approx(evaluate(together, samples, 1000), rel=1e-5)
+    assert lesson.num_tokens == sum(map(together.num_tokens, samples))
+    assert lesson.right.keys() == lesson.before.keys()
+
+
+def test_after_a_step_on_each_part_all_that_should_be_known_goes_on_together(learner, new_sample):
+    settings = LearningSettings(learning_rate=1e-2, step_samples=1, max_steps=60)
+    samples = [new_sample(1, until_known=True), new_sample(2, task="sort"), new_sample(3, until_known=True)]
+    lesson = learn(learner, optimizer_of(learner, settings), samples, nothing, settings)
+    facts = learner.num_tokens(samples[0]) + learner.num_tokens(samples[2])
+    assert lesson.num_tokens == sum(map(learner.num_tokens, samples)) + (lesson.num_steps - 3) * facts
+    assert all(lesson.after[sample.id] < settings.target_loss_nats for sample in samples if sample.until_known)

@@ -8,7 +8,7 @@ from tests.learning.toy import ToyLearner
 
 from lifelong.learning.agem import project
 from lifelong.learning.ema import Ema
-from lifelong.learning.recipe_settings import RecipeSettings
+from lifelong.learning.recipe_settings import PLAIN, RecipeSettings
 from lifelong.learning.recipes import make_recipe, slow_weights
 
 ONE_OF_EACH = {
@@ -26,16 +26,20 @@ ONE_OF_EACH = {
 
 
 def made(**fields):
-    settings = msgspec.convert(fields, RecipeSettings)
+    settings = msgspec.convert(msgspec.structs.asdict(PLAIN) | fields, RecipeSettings)
     return make_recipe(settings, ToyLearner().parameters, seed=0, reference_tokens=256, tokens_per_pass=512)
 
 
-def test_by_default_there_is_nothing():
+def test_plain_has_nothing():
     recipe = made()
     assert recipe.methods == {}
     assert recipe.combine is None
     assert recipe.state() == {}
     assert slow_weights(recipe) is None
+
+
+def test_by_default_what_was_said_is_kept_and_the_slow_weights_are_served():
+    assert list(made(**msgspec.structs.asdict(RecipeSettings())).methods) == ["der", "ema"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

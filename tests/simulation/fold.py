@@ -16,7 +16,6 @@ from tests.simulation.invariants import Books, Evidence
 from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Manifest
-from lifelong.model.adapter import adapter_state
 from lifelong.model.hashing import combined_sha256, tensor_hashes
 from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import ManualClock
@@ -45,7 +44,7 @@ def fold_weights(config: RunConfig, evidence: Evidence) -> str | None:
         samples = [s for s in batch.samples if not any(must_be_forgotten(s, forget) for forget in later)]
         probes = sorted(batch.probes, key=_canonical)
         schooling.learn(batch.number, sorted(samples, key=_canonical), batch.forgets, probes=probes)
-    return combined_sha256(tensor_hashes(adapter_state(learner.model)))
+    return combined_sha256(tensor_hashes(schooling.served_state()))
 
 
 def _batches(evidence: Evidence) -> Iterator[_Batch]:

@@ -44,7 +44,7 @@ GENERAL = "general"
 class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.1
     """That the mean loss of the new samples may rise: what was known already has nowhere to fall."""
-    held_out_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.3
+    held_out_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.5
     """That the mean loss of what is held out of a task, or of probes, may lie above what it was."""
     general_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.3
     """That the mean loss of general text may lie above what it was."""
@@ -60,13 +60,13 @@ class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Held-out samples, of all tasks together, that count as recent: the newest ones."""
     older_capacity: Annotated[int, Meta(ge=0)] = 64
     """Held-out samples that were recent once: a reservoir with as many of each task as possible."""
-    judged_samples: Annotated[int, Meta(ge=0)] = 8
+    judged_samples: Annotated[int, Meta(ge=0)] = 4
     """Held-out samples and general texts that every version is looked at with, each time those that waited longest.
     A pass forward for each. Probes come on top: they are few, and each was asked for."""
     judged_new: Annotated[int, Meta(ge=1)] = 2
     """New samples of a micro-batch that are scored again when it was learnt; if they have become less likely beyond the
     tolerance, all are. Of those that should be known all are in any case."""
-    bisect_attempts: Annotated[int, Meta(ge=0)] = 8
+    bisect_attempts: Annotated[int, Meta(ge=0)] = 6
     """Further attempts at the halves of a rejected micro-batch, and at theirs, to find what is bad in it; one bad
     sample of eight is found in 6. Each costs its samples and the old ones that are mixed in. 0: all is refused."""
 

@@ -4,6 +4,9 @@ A fact that somebody corrected should be right in the next answer; one step does
 steps on a micro-batch go on until every ``until_known`` sample is below the target loss, within bounds. The other
 samples are examples of a task, from which one learns by their number: they get ``min_steps``.
 
+Those first steps are on ``step_samples`` at a time: more and smaller steps learn more from the same tokens, as long as
+AdamW's second moment is made for it (https://arxiv.org/abs/2507.07101).
+
 Every sample is scored before it is learnt (prequential evaluation, Dawid 1984): that is the first forward pass.
 
 What keeps the old is a *recipe* (``lifelong.learning.recipe``), which is asked at each place of the micro-batch; an
@@ -31,6 +34,7 @@ class Lesson:
     """What one micro-batch did. Losses by sample id, in nats per token, of the new samples only."""
 
     before: dict[str, float]
+    """Just before the first step on it."""
     after: dict[str, float]
     """Of those that were scored again."""
     num_steps: int
@@ -41,7 +45,7 @@ class Lesson:
     """Of each old sample when it was last seen, before the step that it was mixed into."""
 
     right: dict[str, bool] = field(default_factory=dict)
-    """Whether each new sample was what greedy decoding would have said before the first step."""
+    """Whether each new sample was what greedy decoding would have said before the first step on it."""
 
     @property
     def last_loss(self) -> float:
@@ -77,11 +81,12 @@ def learn(
     old: dict[str, float] = {}
     right: dict[str, bool] = {}
     to_know = [sample for sample in new if sample.until_known]
+    parts = _parts(new, settings.step_samples) * settings.min_steps
     num_steps = num_tokens = 0
     recipe.begin(learner, new, version)
 
     def is_known() -> bool:
-        return num_steps >= settings.min_steps and all(
+        return num_steps >= len(parts) and all(
             latest.get(sample.id, float("inf")) < settings.target_loss_nats for sample in to_know
         )
 
@@ -91,15 +96,15 @@ def learn(
             predicted = learner.logits(chunk)
             loss_S = sample_losses(predicted, len(chunk))
             losses.update(zip((sample.id for sample in chunk), loss_S.tolist(), strict=True))
-            if not before and losses is latest:
+            if losses is latest and any(sample.id not in before for sample in chunk):
                 right.update(zip((s.id for s in chunk), are_first_choices(predicted, len(chunk)), strict=True))
             if losses is latest and is_known():  # never before the last chunk; its backward pass is spared
                 return
             loss_S = recipe.loss(learner, chunk, predicted, loss_S)
             _backward((loss_S * weights(chunk, loss_S.device)).sum() / sum_of_weights)
 
-    while num_steps < settings.max_steps:
-        active = list(new) if num_steps < settings.min_steps else to_know
+    while num_steps < max(settings.max_steps, len(parts)):
+        active = parts[num_steps] if num_steps < len(parts) else to_know
         if not active:
             break
         on_step(num_steps)
@@ -108,7 +113,7 @@ def learn(
         together = [*active, *mixed_in] if recipe.combine is None else active
         sum_of_weights = sum(sample.weight for sample in together)
         backward(active, sum_of_weights, latest)
-        before = before or dict(latest)
+        before = latest | before
         if is_known():
             take_gradients(learner)
             break
@@ -134,6 +139,12 @@ def learn(
     recipe.end(learner, new, version)
     after = {sample.id: latest[sample.id] for sample in new if sample.id in latest}
     return Lesson(before, after, num_steps, num_tokens, old, right)
+
+
+def _parts(new: Sequence[Sample], num_samples: int) -> list[list[Sample]]:
+    """As equal as they can be, each of at most ``num_samples``; 0: all in one."""
+    num_parts = -(-len(new) // num_samples) if num_samples else 1
+    return [list(new[len(new) * at // num_parts : len(new) * (at + 1) // num_parts]) for at in range(num_parts)]
 
 
 def _backward(loss: Tensor) -> None:

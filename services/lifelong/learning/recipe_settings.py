@@ -21,16 +21,16 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept_predictions: Annotated[int, Meta(ge=1)] = 32
     """Tokens of which log-probabilities are kept, wherever a method keeps or compares what a model says."""
 
-    ema_decay: Share = 0.0
+    ema_decay: Share = 0.8
     """Of the slow weights, which are the ones that are judged and served. 0: the fast ones are."""
     ema_every: Literal["step", "version"] = "version"
     ema_catch_up: Annotated[int, Meta(ge=0)] = 4
     """Halvings of the way from the slow weights to the fast ones, at most, until what should be known is known."""
-    dark_alpha: Strength = 0.0
+    dark_alpha: Strength = 3.0
     """α of DER++, the weight of the KL from what was said of an old sample when it was learnt."""
     dark_beta: Strength = 1.0
     """β of DER++, the weight of its label."""
-    dark_when: Literal["learnt", "replayed"] = "learnt"
+    dark_when: Literal["learnt", "replayed"] = "replayed"
     """What is said of a sample is taken down: right after it was learnt, or, for nothing, when it is first replayed."""
     ewc_strength: Strength = 0.0
     """λ of online EWC; 25 to 175 in the paper."""
@@ -69,3 +69,7 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """β of both."""
     judgement_reference: Literal["base", "first"] = "base"
     """Of both: the base, or the model as it was when it first saw the sample."""
+
+
+PLAIN = RecipeSettings(ema_decay=0.0, dark_alpha=0.0)
+"""No method at all: online fine-tuning, with replay if ``learning`` has any."""

@@ -14,14 +14,13 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     method: Literal["until-known"] = "until-known"
     """By its name in ``lifelong.learning.methods``."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
-    """About ten times that of full fine-tuning. Measured on 12 facts that are alike, one after the other, with
-    SmolLM2-135M: 2e-3 needs a quarter fewer steps than 1e-3, 11 are right at the end instead of 10, and fewer other
-    questions get a new fact for an answer; 1e-3 answers paraphrased questions better (13 of 16 instead of 10)."""
+    learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
+    """About ten times that of full fine-tuning."""
     beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     """AdamW; the momentum of SGD is ``momentum``."""
-    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.999
-    """AdamW, for a step of ``reference_tokens``; a smaller step forgets less, so that the half-life in tokens stays."""
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.95
+    """AdamW, for a step of ``reference_tokens``; a smaller step forgets less, so that the half-life in tokens stays. A
+    longer one finds all that is new enormous, and moves everything by several times the rate."""
     reference_tokens: Annotated[int, Meta(ge=1)] = 256
     eps: Annotated[float, Meta(gt=0)] = 1e-8
     weight_decay: Annotated[float, Meta(ge=0)] = 0.0
@@ -32,8 +31,11 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     min_steps: Annotated[int, Meta(ge=1)] = 1
     """Steps that every sample gets."""
+    step_samples: Annotated[int, Meta(ge=0)] = 4
+    """New samples of each of those steps; 0: the whole micro-batch."""
     max_steps: Annotated[int, Meta(ge=1)] = 24
-    """Steps after which a sample that should be known is given up for now; replay brings it back."""
+    """Steps after which a sample that should be known is given up for now; replay brings it back. Those that every
+    sample gets are made in any case."""
     target_loss_nats: Annotated[float, Meta(ge=0)] = 0.1
     """Per token. Below this a sample that should be known counts as known."""
     max_tokens: Annotated[int, Meta(ge=8)] = 512
@@ -41,14 +43,13 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens_per_pass: Annotated[int, Meta(ge=8)] = 512
     """That go through the model at once. A bound on memory; the gradient is the same."""
 
-    replay: Literal["reservoir", "balanced", "surprise"] = "reservoir"
+    replay: Literal["reservoir", "balanced", "surprise"] = "balanced"
     """``balanced``: as many of each task as possible, however rare it is. ``surprise``: half of them so, the other half
     by how little they were expected."""
-    replay_capacity: Annotated[int, Meta(ge=0)] = 2000
+    replay_capacity: Annotated[int, Meta(ge=0)] = 1000
     """Samples kept for replay."""
-    replay_samples: Annotated[int, Meta(ge=0)] = 4
-    """Old samples mixed into each step, others in each. Measured on 12 facts that are alike, one after the other, with
-    SmolLM2-135M: right at the end are 6 with 2, 10 with 4; 5 with the same 2 in all steps of a micro-batch."""
+    replay_samples: Annotated[int, Meta(ge=0)] = 2
+    """Old samples mixed into each step, others in each."""
     anchor_samples: Annotated[int, Meta(ge=0)] = 1
     """Answers of the base itself mixed into each step."""
     kl_samples: Annotated[int, Meta(ge=0)] = 2

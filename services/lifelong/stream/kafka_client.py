@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from kafka.errors import (
     InvalidProducerEpochError,
@@ -34,6 +35,10 @@ _CONNECT_SECONDS = 30.0
 _PASSING = (OutOfOrderSequenceNumberError, UnknownProducerIdError, InvalidProducerEpochError)
 
 
+_SOCKETS: WeakKeyDictionary[Any, WeakSet[socket.socket]] = WeakKeyDictionary()
+"""By event loop, of which each client has one."""
+
+
 class _Direct(KafkaNetSocket):
     """No proxy at all, but kafka-python lets one say how it connects only under the name of one.
 
@@ -44,11 +49,22 @@ class _Direct(KafkaNetSocket):
     SCHEMES = ("direct",)
 
     async def sock_connect(self, net: Any, sock: socket.socket, sockaddr: Any, timeout_at: float | None = None) -> Any:
+        _SOCKETS.setdefault(net, WeakSet()).add(sock)
         try:
             return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
         except BaseException:
             sock.close()
             raise
+
+
+class _Client(KafkaNetClient):
+    """Closed, it has no socket left. The original leaves those on which something was yet to be written."""
+
+    def close(self, node_id: Any = None) -> None:
+        super().close(node_id)
+        if node_id is None:
+            for sock in list(_SOCKETS.pop(self._net, ())):
+                sock.close()
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -81,10 +97,10 @@ def connect(make: Callable[..., Any], settings: KafkaSettings, patience_seconds:
         UnreachableError: no broker answered within ``patience_seconds``, at most 30.
         StreamError: it answered, and refuses us.
     """
-    opened: list[KafkaNetClient] = []
+    opened: list[_Client] = []
 
-    def net(**config: Any) -> KafkaNetClient:
-        opened.append(KafkaNetClient(**config))
+    def net(**config: Any) -> _Client:
+        opened.append(_Client(**config))
         return opened[-1]
 
     with reachable(settings, "connecting"):

@@ -68,7 +68,7 @@ def test_all_strategies_begin_as_one_and_learn_the_same(model: ModelSettings, tm
     assert naive.examinations[-1].general_nats != naive.examinations[0].general_nats
     assert by_name["naive-twice"].num_tokens == 2 * naive.num_tokens
     assert by_name["joint"].num_tokens == 3 * naive.num_tokens
-    assert by_name["replay-8"].num_tokens > naive.num_tokens
+    assert by_name["replay"].num_tokens > naive.num_tokens
     # The served weights are not those that learn, where slow ones are kept.
     assert by_name["ema"].examinations[-1].learning is not None
     for result in results:
@@ -80,15 +80,15 @@ def test_all_strategies_begin_as_one_and_learn_the_same(model: ModelSettings, tm
 
 
 def test_a_run_is_the_same_again_and_its_settings_are_told_from_others(model: ModelSettings, tmp_path: Path) -> None:
-    result = made("replay-2", model)
-    again = made("replay-2", model)
+    result = made("der", model)
+    again = made("der", model)
     assert (result.examinations, result.progress) == (again.examinations, again.progress)
     path = tmp_path / "result.json"
     save(path, result)
     found = load(path)
     assert found is not None
-    assert found.settings == settings_of(stream(), STRATEGIES["replay-2"], 0, model)
-    assert found.settings != settings_of(stream(), STRATEGIES["replay-8"], 0, model)
+    assert found.settings == settings_of(stream(), STRATEGIES["der"], 0, model)
+    assert found.settings != settings_of(stream(), STRATEGIES["replay"], 0, model)
     path.write_text("{}")
     with pytest.raises(ValueError, match="delete it to have it made again"):
         load(path)

@@ -130,7 +130,7 @@ def test_where_all_of_it_is_bad_not_all_of_it_is_halved(new_trainer, new_record,
     for number in range(8):
         trainer.take(new_record(number, new_sample(number)))
     manifest = trainer.learn("size", epoch=1).manifest
-    assert [len(part.samples) for part in manifest.refused] == [1, 1, 1, 1, 4]
+    assert [len(part.samples) for part in manifest.refused] == [1, 1, 2, 4]
     assert not manifest.verdict.accepted
     assert manifest.counts == {"sample": 8, "rejected": 8}
 

@@ -8,7 +8,7 @@ import pytest
 from lifelong.learning.gate import GateSettings, is_suspect
 from lifelong.trainer.judging import Judging, JudgingState, Known
 
-SETTINGS = GateSettings(recent_capacity=4, older_capacity=6, judged_samples=5)
+SETTINGS = GateSettings(recent_capacity=4, older_capacity=6, judged_samples=5, held_out_tolerance_nats=0.3)
 
 
 def evaluate(loss: float = 1.0):

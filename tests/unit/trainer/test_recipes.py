@@ -11,7 +11,7 @@ from lifelong.contracts.events import Forget, Message
 from lifelong.contracts.versions import Verdict
 from lifelong.learning.gate import GateSettings
 from lifelong.learning.losses import evaluate
-from lifelong.learning.recipe_settings import RecipeSettings
+from lifelong.learning.recipe_settings import PLAIN, RecipeSettings
 from lifelong.learning.settings import LearningSettings
 from lifelong.model.adapter import WEIGHTS_FILE, unpack_state
 from lifelong.model.base import load_base
@@ -25,19 +25,23 @@ from lifelong.trainer.verify import verify
 LENIENT = GateSettings(general_tolerance_nats=100, general_drift_nats=100, held_out_tolerance_nats=100)
 LEARNING = LearningSettings(learning_rate=1e-2, max_steps=2, replay_samples=2, replay_capacity=6)
 RECIPES = {
-    "slow weights": RecipeSettings(ema_decay=0.8),
-    "slow weights by steps": RecipeSettings(ema_decay=0.8, ema_every="step"),
-    "dark replay": RecipeSettings(dark_alpha=0.5),
-    "dark replay, lazy": RecipeSettings(dark_alpha=0.5, dark_when="replayed"),
-    "ewc": RecipeSettings(ewc_strength=10.0, ewc_every=2),
-    "lwf": RecipeSettings(lwf_strength=0.5, lwf_every=2),
-    "base kl": RecipeSettings(base_kl_strength=0.5),
-    "fading": RecipeSettings(fading=0.01),
-    "periods": RecipeSettings(layer_periods=(2, 1)),
-    "blocks": RecipeSettings(blocks=2, blocks_versions=2),
-    "a-gem": RecipeSettings(old_gradient="project"),
-    "judgements": RecipeSettings(preference_strength=0.5, rating_strength=0.5, judgement_reference="first"),
-    "many": RecipeSettings(ema_decay=0.5, dark_alpha=0.3, ewc_strength=1.0, ewc_every=2, base_kl_strength=0.1),
+    "slow weights": msgspec.structs.replace(PLAIN, ema_decay=0.8),
+    "slow weights by steps": msgspec.structs.replace(PLAIN, ema_decay=0.8, ema_every="step"),
+    "dark replay": msgspec.structs.replace(PLAIN, dark_alpha=0.5),
+    "dark replay, lazy": msgspec.structs.replace(PLAIN, dark_alpha=0.5, dark_when="replayed"),
+    "ewc": msgspec.structs.replace(PLAIN, ewc_strength=10.0, ewc_every=2),
+    "lwf": msgspec.structs.replace(PLAIN, lwf_strength=0.5, lwf_every=2),
+    "base kl": msgspec.structs.replace(PLAIN, base_kl_strength=0.5),
+    "fading": msgspec.structs.replace(PLAIN, fading=0.01),
+    "periods": msgspec.structs.replace(PLAIN, layer_periods=(2, 1)),
+    "blocks": msgspec.structs.replace(PLAIN, blocks=2, blocks_versions=2),
+    "a-gem": msgspec.structs.replace(PLAIN, old_gradient="project"),
+    "judgements": msgspec.structs.replace(
+        PLAIN, preference_strength=0.5, rating_strength=0.5, judgement_reference="first"
+    ),
+    "many": msgspec.structs.replace(
+        PLAIN, ema_decay=0.5, dark_alpha=0.3, ewc_strength=1.0, ewc_every=2, base_kl_strength=0.1
+    ),
 }
 
 
@@ -97,7 +101,7 @@ def test_killed_and_restored_after_every_version_is_the_same_to_the_byte(new_tra
 def test_each_recipe_makes_other_weights(new_trainer, records, name):
     """Otherwise the tests above would be of nothing."""
     ends = []
-    for recipe in (RecipeSettings(), RECIPES[name]):
+    for recipe in (PLAIN, RECIPES[name]):
         trainer = new_trainer(settings_of(recipe))
         trainer.begin()
         ends.append(learn_all(trainer, records)[-1].manifest.weights_sha256)
@@ -120,7 +124,7 @@ def test_after_a_rejection_all_is_as_before(new_trainer, records, monkeypatch, n
 
 
 def test_the_slow_weights_are_served_and_the_fast_ones_are_beside_them(new_trainer, records):
-    trainer = new_trainer(settings_of(RecipeSettings(ema_decay=0.9, ema_catch_up=0)))
+    trainer = new_trainer(settings_of(msgspec.structs.replace(PLAIN, ema_decay=0.9, ema_catch_up=0)))
     trainer.begin()
     last = learn_all(trainer, records)[-1]
     slow, fast = unpack_state(last.files[WEIGHTS_FILE]), unpack_state(last.files[FAST_FILE])
@@ -140,7 +144,7 @@ def test_whether_it_was_learnt_is_seen_by_the_weights_that_learn(new_trainer, re
         return judge(new_before, new_after, *args)
 
     monkeypatch.setattr(schooling, "judge", judging)
-    trainer = new_trainer(settings_of(RecipeSettings(ema_decay=0.9, ema_catch_up=0)))
+    trainer = new_trainer(settings_of(msgspec.structs.replace(PLAIN, ema_decay=0.9, ema_catch_up=0)))
     trainer.begin()
     for candidate in learn_all(trainer, records[:6]):
         last = candidate.report
@@ -152,7 +156,9 @@ def test_whether_it_was_learnt_is_seen_by_the_weights_that_learn(new_trainer, re
 
 
 def test_what_should_be_known_is_known_by_the_weights_that_are_served(new_trainer, new_record, new_sample):
-    settings = settings_of(RecipeSettings(ema_decay=0.9), max_steps=40, target_loss_nats=0.5, anchor_samples=0)
+    settings = settings_of(
+        msgspec.structs.replace(PLAIN, ema_decay=0.9), max_steps=40, target_loss_nats=0.5, anchor_samples=0
+    )
     trainer = new_trainer(settings)
     trainer.begin()
     for number in range(3):
@@ -168,7 +174,9 @@ def test_what_was_disliked_becomes_less_likely_and_is_not_held_against_the_versi
     disliked = msgspec.structs.replace(
         new_sample(0, until_known=False, task="feedback", rating=-1.0, rejected="Quoggy.", weight=0.0), messages=asked
     )
-    trainer = new_trainer(settings_of(RecipeSettings(rating_strength=5.0), max_steps=2, min_steps=2, anchor_samples=0))
+    trainer = new_trainer(
+        settings_of(msgspec.structs.replace(PLAIN, rating_strength=5.0), max_steps=2, min_steps=2, anchor_samples=0)
+    )
     trainer.begin()
     trainer.take(new_record(0, disliked))
     trainer.take(new_record(1, new_sample(1)))
@@ -187,7 +195,7 @@ def test_forgotten_and_verified_also_with_a_recipe(tiny_folder, new_record, new_
     # Another recipe from here on: relearning follows each version's own.
     world.settings = msgspec.structs.replace(
         world.settings,
-        recipe=RecipeSettings(dark_alpha=0.5),
+        recipe=msgspec.structs.replace(PLAIN, dark_alpha=0.5),
         learning=msgspec.structs.replace(LEARNING, replay="surprise"),
     )
     world.publish([new_record(n, new_sample(n)) for n in range(9, 12)])

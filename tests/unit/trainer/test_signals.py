@@ -13,7 +13,7 @@ from lifelong.contracts.samples import Sample
 from lifelong.learning.drift_watch import DriftSettings
 from lifelong.learning.gate import GateSettings
 from lifelong.learning.losses import evaluate
-from lifelong.learning.recipe_settings import RecipeSettings
+from lifelong.learning.recipe_settings import PLAIN, RecipeSettings
 from lifelong.learning.settings import LearningSettings
 from lifelong.model.adapter import unpack_state
 from lifelong.model.base import load_base
@@ -41,7 +41,7 @@ QUIET, SHIFTED = 18, 30
 def settings_of(drift: DriftSettings = DRIFT, recipe: RecipeSettings | None = None) -> Settings:
     return Settings(
         learning=LEARNING,
-        recipe=recipe or RecipeSettings(),
+        recipe=recipe or PLAIN,
         gate=GATE,
         drift=drift,
         trainer=TrainerSettings(batch_size=3, anchor_prompts=("Who are you?", "What is rain?")),
@@ -107,7 +107,7 @@ def test_without_a_shift_all_is_as_without_a_detector(new_trainer, records):
 
 @pytest.mark.parametrize("blocks_versions", [0, 100])
 def test_drift_begins_a_block_where_nothing_else_does(new_trainer, records, blocks_versions):
-    recipe = RecipeSettings(blocks=2, blocks_versions=blocks_versions)
+    recipe = msgspec.structs.replace(PLAIN, blocks=2, blocks_versions=blocks_versions)
     candidates = learnt_by(new_trainer, settings_of(recipe=recipe), records)
     drifts = [c.manifest.metrics["drifts"] for c in candidates]
     blocks = [int(unpack_state(c.files[RECIPE_FILE])["o-lora/block"]) for c in candidates]
@@ -115,7 +115,9 @@ def test_drift_begins_a_block_where_nothing_else_does(new_trainer, records, bloc
     assert blocks == [min(1, int(num)) if blocks_versions == 0 else 0 for num in drifts]
 
 
-@pytest.mark.parametrize("recipe", [RecipeSettings(), RecipeSettings(blocks=2, ema_decay=0.5)], ids=["plain", "many"])
+@pytest.mark.parametrize(
+    "recipe", [PLAIN, msgspec.structs.replace(PLAIN, blocks=2, ema_decay=0.5)], ids=["plain", "many"]
+)
 def test_killed_and_restored_after_every_version_is_the_same_to_the_byte(new_trainer, records, recipe):
     settings = settings_of(recipe=recipe)
     uninterrupted = learnt_by(new_trainer, settings, records)
@@ -171,7 +173,7 @@ def checked(world: World, number: int, *, from_base: bool) -> list[str]:
 def test_forgotten_as_if_it_had_never_been_there_and_verified(tiny_folder, samples, new_record):
     """What drifted was somebody's: without it there was no drift."""
     ann = [msgspec.structs.replace(s, user="ann") if s.task == "other" else s for s in samples]
-    world = world_of(tiny_folder, recipe=RecipeSettings(blocks=2))
+    world = world_of(tiny_folder, recipe=msgspec.structs.replace(PLAIN, blocks=2))
     world.publish([new_record(number, sample) for number, sample in enumerate(ann)])
     world.run()
     drifted = world.registry.newest("lifelong")
