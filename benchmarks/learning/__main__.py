@@ -37,17 +37,17 @@ RESULTS = Path(__file__).with_name("results")
 PLAN = {
     # The first ones are what is to be known first, should there be no time for all.
     "S1": (
-        *("frozen", "naive", "default", "joint"),
+        *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint"),
         *("replay", "der", "ema", "ewc", "agem", "naive-8", "naive-twice", "avalanche-replay", "avalanche-ewc"),
     ),
-    "S1-blurry": ("naive", "default"),
-    "S1-recurring": ("naive", "default"),
+    "S1-blurry": ("blind-last", "blind-frequent", "naive", "default"),
+    "S1-recurring": ("blind-last", "blind-frequent", "naive", "default"),
     "S2": ("frozen", "naive", "default", "joint", "replay", "ewc"),
     "S3": ("naive", "memory", "default"),
 }
 QUICK_PLAN = {
-    "S1": ("frozen", "naive", "default"),
-    "S1-blurry": ("naive",),
+    "S1": ("frozen", "blind-last", "naive", "default"),
+    "S1-blurry": ("blind-last", "naive"),
     "S1-recurring": ("naive",),
     "S2": ("frozen", "default"),
     "S3": ("memory", "default"),

@@ -18,8 +18,8 @@ def check(results: Sequence[Result]) -> list[str]:
     for result in results:
         together[result.stream, result.seed].append(result)
     for same in together.values():
-        first = same[0]
-        for other in same[1:]:
+        first, *others = [result for result in same if not result.settings.get("guesses_by")] or same
+        for other in others:
             # All begin as the same model, and are asked the same.
             if _beginning(other) != _beginning(first):
                 wrong.append(f"{_name(other)} does not begin where {_name(first)} does")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 import torch
 import transformers
+from benchmarks.learning.blind import Blind
 from benchmarks.learning.exams import Exam, Shares, nats
 from benchmarks.learning.remembering import Remembering
 from benchmarks.learning.strategies import Strategy
@@ -103,6 +104,8 @@ def settings_of(stream: Stream, strategy: Strategy, seed: int, model: ModelSetti
         "num_samples": len(samples) * strategy.epochs,
         "num_tests": tests,
     }
+    if strategy.guesses_by:
+        found["guesses_by"] = strategy.guesses_by
     if strategy.avalanche:
         found["avalanche"] = strategy.avalanche
     return msgspec.json.decode(msgspec.json.encode(found), type=dict[str, object])
@@ -127,7 +130,9 @@ def run(
     schooling = Schooling(learner, curriculum, SystemClock())
     schooling.begin((), anchors)
     exam = stream.exam(learner)
-    memory = Remembering() if strategy.remembers else None
+    memory: Remembering | Blind | None = Remembering() if strategy.remembers else None
+    if strategy.guesses_by:
+        memory = Blind(strategy.guesses_by)
     if memory:
         exam = memory.exam(exam)
     examiner = Examiner(stream, exam, learner, schooling.served, has_slow=curriculum.recipe.ema_decay > 0)

@@ -47,6 +47,8 @@ class Strategy:
     learns: bool = True
     remembers: bool = False
     """What it is told is looked up, by the memory of the server."""
+    guesses_by: int = 0
+    """So many of the last labels it goes by, without reading a text; 0: it is a model."""
     is_joint: bool = False
     """All tasks at once, in random order: no stream, but what is lost by having one."""
     avalanche: Avalanche | None = None
@@ -77,6 +79,12 @@ def _avalanche(what: str, avalanche: Avalanche) -> Strategy:
 
 STRATEGIES = {
     "frozen": Strategy("the base, which learns nothing", Curriculum(_PLAIN, PLAIN, _OPEN), learns=False),
+    "blind-last": Strategy(
+        "says the last label that it was told", Curriculum(_PLAIN, PLAIN, _OPEN), learns=False, guesses_by=1
+    ),
+    "blind-frequent": Strategy(
+        "says the most frequent of the last 32 labels", Curriculum(_PLAIN, PLAIN, _OPEN), learns=False, guesses_by=32
+    ),
     "memory": Strategy(
         "the base with the memory, which looks up what it was told",
         Curriculum(_PLAIN, PLAIN, _OPEN),

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from benchmarks.learning import report
+from benchmarks.learning.blind import Blind
 from benchmarks.learning.check import check
 from benchmarks.learning.exams import LabelExam
 from benchmarks.learning.results import load, load_all, path_of, save
@@ -146,3 +147,25 @@ def test_an_interval_is_students() -> None:
     assert report.interval([1.0, 2.0, 3.0]) == "2.000 ± 2.483"
     assert report.interval([1.0]) == "1.000"
     assert report.interval([]) == ""
+
+
+class TestBlind:
+    def right(self, window: int, *told: str, asked: str) -> tuple[float, float]:
+        blind = Blind(window)
+        for number, label in enumerate(told):
+            blind.put([labelled("colour" if label in LABELS["colour"] else "size", number, label)])
+        task = "colour" if asked in LABELS["colour"] else "size"
+        shares = blind.exam(lambda *_: {})(None, [labelled(task, 99, asked)])
+        return shares["class_incremental"].mean, shares["task_incremental"].mean
+
+    def test_nothing_told_nothing_right(self) -> None:
+        assert self.right(1, asked="red") == (0, 0)
+
+    def test_the_last_of_all_and_the_last_of_the_task(self) -> None:
+        assert self.right(1, "red", "blue", "tiny", asked="tiny") == (1, 1)
+        assert self.right(1, "red", "blue", "tiny", asked="blue") == (0, 1)
+
+    def test_the_most_frequent_within_the_window_of_equals_the_newest(self) -> None:
+        assert self.right(3, "red", "red", "blue", "red", "blue", asked="blue") == (1, 1)
+        assert self.right(5, "red", "red", "blue", "red", "blue", asked="red") == (1, 1)
+        assert self.right(4, "red", "red", "blue", "blue", asked="blue") == (1, 1)
