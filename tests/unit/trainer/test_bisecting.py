@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.unit.trainer.test_handler import LENIENT, SETTINGS, learn_all
+from tests.unit.trainer.runs import is_the_same_killed_after_every_version
+from tests.unit.trainer.test_handler import LENIENT, SETTINGS
 from tests.unit.trainer.world import World
 
 from lifelong.contracts import metrics as names
@@ -103,24 +104,8 @@ def test_it_is_halved_as_often_as_is_allowed(new_trainer, new_record, new_sample
 
 def test_killed_after_every_version_is_the_same_to_the_byte(new_trainer, fact_stream, bad):
     bad |= {"0-2-0", "0-7-0", "1-6-0"}
-    records = fact_stream(24)
-    whole = new_trainer(OF_EIGHT)
-    whole.begin()
-    uninterrupted = learn_all(whole, records)
-
-    def kill(trainer, candidate):
-        successor = new_trainer(OF_EIGHT)
-        manifest = msgspec.json.decode(msgspec.json.encode(candidate.manifest), type=type(candidate.manifest))
-        successor.restore(manifest, candidate.files)
-        return successor
-
-    first = new_trainer(OF_EIGHT)
-    first.begin()
-    interrupted = learn_all(first, records, kill)
-    assert [c.manifest for c in interrupted] == [c.manifest for c in uninterrupted]
-    assert interrupted[-1].files == uninterrupted[-1].files
-    refused = {name for c in interrupted for part in c.manifest.refused for name in part.samples}
-    assert refused == bad
+    candidates = is_the_same_killed_after_every_version(new_trainer, OF_EIGHT, fact_stream(24))
+    assert {name for c in candidates for part in c.manifest.refused for name in part.samples} == bad
 
 
 def test_where_all_of_it_is_bad_not_all_of_it_is_halved(new_trainer, new_record, new_sample, bad):

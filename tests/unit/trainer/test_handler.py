@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 import torch
+from tests.unit.trainer.runs import is_the_same_killed_after_every_version, learn_all
 
 from lifelong.contracts.events import Forget, Message
 from lifelong.errors import ConfigError, DecodeError
@@ -24,48 +25,9 @@ SETTINGS = Settings(
 )
 
 
-def learn_all(trainer, records, after_each=lambda trainer, candidate: trainer):
-    """Feed the records as a source would that goes on from the trainer's positions; the candidates in order."""
-    candidates = []
-    num_new = 0
-    while trainer.positions != end_of(records):
-        waiting = [record for record in records if record.offset >= trainer.positions.get(record.partition, 0)]
-        for record in waiting:
-            num_new += trainer.take(record) == "new"
-            if trainer.ready() == "size":
-                break
-        candidates.append(trainer.learn(trainer.ready() or "flush", epoch=1))
-        trainer = after_each(trainer, candidates[-1])
-    return candidates
-
-
-def end_of(records):
-    return {
-        partition: max(record.offset for record in records if record.partition == partition) + 1
-        for partition in sorted({record.partition for record in records})
-    }
-
-
 def test_killed_and_restored_after_every_version_is_the_same_to_the_byte(new_trainer, fact_stream):
-    records = fact_stream(12)
-    whole = new_trainer(SETTINGS)
-    whole.begin()
-    uninterrupted = learn_all(whole, records)
-
-    def kill(trainer, candidate):
-        successor = new_trainer(SETTINGS)
-        manifest = msgspec.json.decode(msgspec.json.encode(candidate.manifest), type=type(candidate.manifest))
-        successor.restore(manifest, candidate.files)
-        return successor
-
-    first = new_trainer(SETTINGS)
-    first.begin()
-    interrupted = learn_all(first, records, kill)
-
-    assert len(uninterrupted) == 4
-    assert [c.manifest for c in interrupted] == [c.manifest for c in uninterrupted]
-    assert len({c.manifest.weights_sha256 for c in interrupted}) == 4
-    assert interrupted[-1].files == uninterrupted[-1].files
+    candidates = is_the_same_killed_after_every_version(new_trainer, SETTINGS, fact_stream(12))
+    assert len({c.manifest.weights_sha256 for c in candidates}) == 4
 
 
 def test_the_manifest_accounts_for_every_offset(new_trainer, new_record, new_sample):

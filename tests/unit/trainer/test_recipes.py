@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from tests.unit.trainer.runs import is_the_same_killed_after_every_version, learn_all
 from tests.unit.trainer.world import World
 
 from lifelong.contracts import topics
@@ -17,7 +18,6 @@ from lifelong.model.adapter import WEIGHTS_FILE, unpack_state
 from lifelong.model.base import load_base
 from lifelong.trainer import schooling
 from lifelong.trainer.config import Settings, TrainerSettings
-from lifelong.trainer.handler import Trainer
 from lifelong.trainer.history import History
 from lifelong.trainer.state import FAST_FILE, RECIPE_FILE
 from lifelong.trainer.verify import verify
@@ -67,34 +67,10 @@ def records(new_record, new_sample):
     return [new_record(number, sample) for number, sample in enumerate(made)]
 
 
-def learn_all(trainer: Trainer, records, after_each=lambda trainer, candidate: trainer):
-    candidates = []
-    for start in range(0, len(records), 3):
-        for record in records[start : start + 3]:
-            trainer.take(record)
-        candidates.append(trainer.learn("size", epoch=1))
-        trainer = after_each(trainer, candidates[-1])
-    return candidates
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_killed_and_restored_after_every_version_is_the_same_to_the_byte(new_trainer, records, name):
-    settings = settings_of(RECIPES[name])
-    whole = new_trainer(settings)
-    whole.begin()
-    uninterrupted = learn_all(whole, records)
-
-    def kill(trainer, candidate):
-        successor = new_trainer(settings)
-        successor.restore(candidate.manifest, candidate.files)
-        return successor
-
-    first = new_trainer(settings)
-    first.begin()
-    interrupted = learn_all(first, records, kill)
-    assert [c.manifest for c in interrupted] == [c.manifest for c in uninterrupted]
-    assert interrupted[-1].files == uninterrupted[-1].files
-    assert (RECIPE_FILE in interrupted[-1].files) == (name != "a-gem")
+    candidates = is_the_same_killed_after_every_version(new_trainer, settings_of(RECIPES[name]), records)
+    assert (RECIPE_FILE in candidates[-1].files) == (name != "a-gem")
 
 
 @pytest.mark.parametrize("name", RECIPES)

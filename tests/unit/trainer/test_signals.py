@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from tests.unit.trainer.runs import is_the_same_killed_after_every_version, learn_all
 from tests.unit.trainer.world import World
 
 from lifelong.contracts import metrics as names
@@ -61,16 +62,6 @@ def records(samples, new_record):
     return [new_record(number, sample) for number, sample in enumerate(samples)]
 
 
-def learn_all(trainer, records, after_each=lambda trainer, candidate: trainer):
-    candidates = []
-    for start in range(0, len(records), 3):
-        for record in records[start : start + 3]:
-            trainer.take(record)
-        candidates.append(trainer.learn("size", epoch=1))
-        trainer = after_each(trainer, candidates[-1])
-    return candidates
-
-
 def learnt_by(new_trainer, settings, records):
     trainer = new_trainer(settings)
     trainer.begin()
@@ -119,20 +110,8 @@ def test_drift_begins_a_block_where_nothing_else_does(new_trainer, records, bloc
     "recipe", [PLAIN, msgspec.structs.replace(PLAIN, blocks=2, ema_decay=0.5)], ids=["plain", "many"]
 )
 def test_killed_and_restored_after_every_version_is_the_same_to_the_byte(new_trainer, records, recipe):
-    settings = settings_of(recipe=recipe)
-    uninterrupted = learnt_by(new_trainer, settings, records)
-
-    def kill(trainer, candidate):
-        successor = new_trainer(settings)
-        successor.restore(candidate.manifest, candidate.files)
-        return successor
-
-    first = new_trainer(settings)
-    first.begin()
-    interrupted = learn_all(first, records, kill)
-    assert [c.manifest for c in interrupted] == [c.manifest for c in uninterrupted]
-    assert interrupted[-1].files == uninterrupted[-1].files
-    assert uninterrupted[-1].manifest.metrics["drifts"] > 0
+    candidates = is_the_same_killed_after_every_version(new_trainer, settings_of(recipe=recipe), records)
+    assert candidates[-1].manifest.metrics["drifts"] > 0
 
 
 def test_the_numbers_are_in_the_manifest_and_follow_from_the_lessons(new_trainer, records, samples):
