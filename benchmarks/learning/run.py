@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -103,6 +104,7 @@ def settings_of(stream: Stream, strategy: Strategy, seed: int, model: ModelSetti
         "remembers": strategy.remembers,
         "num_samples": len(samples) * strategy.epochs,
         "num_tests": tests,
+        "num_general": len(stream.general),
     }
     if strategy.guesses_by:
         found["guesses_by"] = strategy.guesses_by
@@ -241,9 +243,16 @@ def _joint(stream: Stream, epochs: int, seed: int) -> list[Phase]:
     return [Phase("joint", shuffled)]
 
 
+def _processor() -> str:
+    """As Linux calls it: seconds of two kinds of processor cannot be compared."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def machine() -> dict[str, str]:
     return {
-        "processor": platform.machine(),
+        "processor": _processor(),
         "threads": str(torch.get_num_threads()),
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,

@@ -26,7 +26,8 @@ class Size(msgspec.Struct, frozen=True):
     """At first, changed, new."""
     fact_tests: int = 100
     """Of each kind."""
-    general: int = 40
+    general: int = 16
+    """Passages."""
 
 
 FULL = Size()
