@@ -42,13 +42,15 @@ PLAN = {
     ),
     "S1-blurry": ("blind-last", "blind-frequent", "naive", "default"),
     "S1-recurring": ("blind-last", "blind-frequent", "naive", "default"),
+    "S1-poison": ("naive", "default", "default-ungated"),
     "S2": ("frozen", "naive", "default", "joint", "replay", "ewc"),
-    "S3": ("naive", "memory", "default"),
+    "S3": ("naive", "memory", "default", "default-memory"),
 }
 QUICK_PLAN = {
     "S1": ("frozen", "blind-last", "naive", "default"),
     "S1-blurry": ("blind-last", "naive"),
     "S1-recurring": ("naive",),
+    "S1-poison": ("default",),
     "S2": ("frozen", "default"),
     "S3": ("memory", "default"),
 }

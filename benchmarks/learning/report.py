@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.learning.results import load_all
 from benchmarks.learning.run import Examination, Result
 from benchmarks.learning.strategies import STRATEGIES
+from benchmarks.learning.tasks import POISON
 
 from lifelong.learning.forgetting import Summary, summarise
 
@@ -51,7 +52,14 @@ def write(results: Sequence[Result], folder: Path) -> None:
 
 def table(stream: str, runs: Runs) -> str:
     columns: dict[str, Callable[[Result], float | None]]
-    if stream.startswith("S1-"):
+    if stream == "S1-poison":
+        columns = {
+            "accuracy before the burst": lambda r: _accuracy_of_seen(r.examinations[-2]),
+            "after it": lambda r: _accuracy_of_seen(r.examinations[-1]),
+            "wrong samples refused": lambda r: _refused(r)[0] / int(str(r.settings["num_poisoned"])),
+            "right samples refused": lambda r: _refused(r)[1],
+        }
+    elif stream.startswith("S1-"):
         columns = {
             "accuracy": lambda r: _in_the_end(r, "class_incremental"),
             "with the task known": lambda r: _in_the_end(r, "task_incremental"),
@@ -139,6 +147,17 @@ def _fast_forgetting(result: Result, measure: str) -> float | None:
 
 def _in_the_end(result: Result, measure: str) -> float:
     return statistics.fmean(scores[measure] for scores in result.examinations[-1].served.values())
+
+
+def _accuracy_of_seen(examination: Examination) -> float:
+    return statistics.fmean(scores["class_incremental"] for scores in examination.served.values())
+
+
+def _refused(result: Result) -> tuple[int, int]:
+    """Number of wrong samples, and of right ones, that the gate names."""
+    names = [name for step in result.progress for name in step.refused]
+    num_wrong = sum(name.startswith(POISON) for name in names)
+    return num_wrong, len(names) - num_wrong
 
 
 def _worst_domain(result: Result) -> float | None:

@@ -17,6 +17,7 @@ from benchmarks.learning.blind import Blind
 from benchmarks.learning.exams import Exam, Shares, nats
 from benchmarks.learning.remembering import Remembering
 from benchmarks.learning.strategies import Strategy
+from benchmarks.learning.tasks import POISON
 
 from lifelong.contracts.samples import Sample
 from lifelong.learning.base import Learner
@@ -57,6 +58,8 @@ class Progress(msgspec.Struct, frozen=True):
     is_accepted: bool
     at_once: dict[str, tuple[float, float]] = {}
     """The same right after it was learnt, where the samples are such that should be known then."""
+    refused: tuple[str, ...] = ()
+    """Ids of the samples that the gate names."""
 
 
 class Examination(msgspec.Struct, frozen=True):
@@ -106,6 +109,8 @@ def settings_of(stream: Stream, strategy: Strategy, seed: int, model: ModelSetti
         "num_tests": tests,
         "num_general": len(stream.general),
     }
+    if num_poisoned := sum(name.startswith(POISON) for name in samples):
+        found["num_poisoned"] = num_poisoned
     if strategy.guesses_by:
         found["guesses_by"] = strategy.guesses_by
     if strategy.avalanche:
@@ -173,7 +178,8 @@ def run(
             steps = report.lesson.num_steps if report.lesson else 0
             num_tokens += report.lesson.num_tokens if report.lesson else 0
             accepted = report.verdict.accepted
-            progress.append(Progress(len(batch), tasks, _pairs(measures), steps, accepted, at_once(batch)))
+            refused = tuple(sample.id for part in report.refused for sample in part.samples)
+            progress.append(Progress(len(batch), tasks, _pairs(measures), steps, accepted, at_once(batch), refused))
             tell(f"{phase.name} {at + len(batch)}/{len(phase.samples)}")
         examinations.append(examiner.examine(phase.name, known_and_next(stream, seen)))
     return Result(

@@ -109,6 +109,8 @@ STRATEGIES = {
         "slow weights are served, the gate",
         Curriculum(),
     ),
+    "default-memory": Strategy("the same beside the memory, as the server answers", Curriculum(), remembers=True),
+    "default-ungated": Strategy("the default without the gate", Curriculum(gate=_OPEN)),
     "avalanche-replay": _avalanche(
         "Avalanche's Replay, 8 old samples beside 8 new ones; is told where a task ends",
         Avalanche("Replay", {"mem_size": 100}),

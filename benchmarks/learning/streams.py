@@ -20,9 +20,11 @@ class Size(msgspec.Struct, frozen=True):
 
     task_samples: int = 200
     task_tests: int = 40
+    burst: int = 200
+    """Mislabelled samples."""
     domain_samples: int = 96
     domain_tests: int = 24
-    facts: tuple[int, int, int] = (500, 150, 150)
+    facts: tuple[int, int, int] = (100, 30, 30)
     """At first, changed, new."""
     fact_tests: int = 100
     """Of each kind."""
@@ -31,7 +33,9 @@ class Size(msgspec.Struct, frozen=True):
 
 
 FULL = Size()
-QUICK = Size(task_samples=8, task_tests=4, domain_samples=8, domain_tests=4, facts=(8, 4, 4), fact_tests=4, general=8)
+QUICK = Size(
+    task_samples=8, task_tests=4, burst=8, domain_samples=8, domain_tests=4, facts=(8, 4, 4), fact_tests=4, general=8
+)
 STRETCHES = 5
 
 
@@ -51,6 +55,16 @@ def s1_recurring(size: Size, seed: int) -> Stream:
     """The same in short stretches that come again."""
     found = tasks.tasks(size.task_samples, size.task_tests, seed)
     return _of_tasks("S1-recurring", found, _stretches(tasks.recurring(found, seed)), size)
+
+
+def s1_poison(size: Size, seed: int) -> Stream:
+    """Two tasks, and then nothing but wrong labels of both."""
+    num_wrong = size.burst // 2
+    found = tasks.tasks(size.task_samples + num_wrong, size.task_tests, seed)[:2]
+    wrong = [tasks.mislabelled(task, task.train[size.task_samples :], seed) for task in found]
+    right = [Phase(task.name, task.train[: size.task_samples]) for task in found]
+    mixed = [sample for pair in zip(*wrong, strict=True) for sample in pair]
+    return _of_tasks("S1-poison", found, [*right, Phase("burst", mixed)], size)
 
 
 def s2(size: Size, seed: int) -> Stream:
@@ -114,6 +128,7 @@ STREAMS: dict[str, Callable[[Size, int], Stream]] = {
     "S1": s1,
     "S1-blurry": s1_blurry,
     "S1-recurring": s1_recurring,
+    "S1-poison": s1_poison,
     "S2": s2,
     "S3": s3,
 }

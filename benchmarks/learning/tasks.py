@@ -59,6 +59,8 @@ MIN_SENTIMENT = 1.0
 """Of -4 to 4, the mean of twenty people: nearer to 0 they did not agree."""
 BLURRED = 0.1
 NUM_RETURNS = 4
+POISON = "poison-"
+"""Before the ids of what is mislabelled."""
 
 _LINK = re.compile(r"https?://\S+")
 _NOT_LETTERS = re.compile(r"[^\w]+|_")
@@ -127,6 +129,18 @@ def recurring(tasks: Sequence[Task], seed: int, num_returns: int = NUM_RETURNS) 
             train = tasks[index].train
             samples += train[turn * len(train) // num_returns : (turn + 1) * len(train) // num_returns]
     return in_time(samples)
+
+
+def mislabelled(task: Task, samples: Iterable[Sample], seed: int) -> list[Sample]:
+    """Each with another label of its task, and with an id that tells."""
+    rng = random.Random(f"mislabelled {task.name} {seed}")
+    found = []
+    for sample in samples:
+        *asked, label = sample.messages
+        wrong = rng.choice([other for other in task.labels if other != label.content])
+        messages = (*asked, Message(role="assistant", content=wrong))
+        found.append(msgspec.structs.replace(sample, id=f"{POISON}{sample.id}", messages=messages))
+    return found
 
 
 def sources() -> dict[str, list[Row]]:

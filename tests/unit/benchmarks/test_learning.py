@@ -58,7 +58,7 @@ def made(name: str, model: ModelSettings) -> Result:
 
 def test_all_strategies_begin_as_one_and_learn_the_same(model: ModelSettings, tmp_path: Path) -> None:
     # The memory needs the default embedder; those of Avalanche have tests of their own.
-    names = [name for name, strategy in STRATEGIES.items() if name != "memory" and not strategy.avalanche]
+    names = [name for name, strategy in STRATEGIES.items() if not (strategy.remembers or strategy.avalanche)]
     results = [made(name, model) for name in names]
     assert check(results) == []
     by_name = {result.strategy: result for result in results}
@@ -140,6 +140,18 @@ def test_what_was_not_examined_is_in_no_sum() -> None:
     assert cells["accuracy"] == "0.700"
     assert cells["forgetting"] == "0.250"
     assert cells["anytime"] == "0.767"
+
+
+def test_what_the_gate_refused_is_counted() -> None:
+    result = made_up("default", 0, [[0.1, 0.2], [0.9, 0.7], [0.6, 0.4]])
+    progress = msgspec.structs.replace(result.progress[0], refused=("poison-1", "poison-2", "3"))
+    result = msgspec.structs.replace(result, progress=(progress,), settings={"num_poisoned": 8})
+    header, _, row = report.table("S1-poison", {"default": [result]}).splitlines()[:3]
+    cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (header, row)), strict=True))
+    assert cells["accuracy before the burst"] == "0.800"
+    assert cells["after it"] == "0.500"
+    assert cells["wrong samples refused"] == "0.250"
+    assert cells["right samples refused"] == "1.000"
 
 
 def test_an_interval_is_students() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from benchmarks.learning import tasks as s1
 from benchmarks.learning.draws import evenly, held_out
-from benchmarks.learning.tasks import LABELS, Row, Task, blurry, cut, distinct, key, recurring, task
+from benchmarks.learning.tasks import LABELS, Row, Task, blurry, cut, distinct, key, mislabelled, recurring, task
 
 from lifelong.contracts.samples import Sample
 from lifelong.model.packaged import packaged_model
@@ -37,6 +37,16 @@ def five(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
 
 def text(sample: Sample) -> str:
     return sample.messages[0].content
+
+
+def test_a_wrong_label_is_another_of_its_task_and_the_id_tells(five: list[Task]) -> None:
+    for each in five:
+        wrong = mislabelled(each, each.train, 0)
+        for before, after in zip(each.train, wrong, strict=True):
+            assert after.id == f"poison-{before.id}"
+            assert after.messages[0] == before.messages[0]
+            assert after.messages[1].content in {*each.labels} - {before.messages[1].content}
+        assert {sample.messages[1].content for sample in wrong} == {*each.labels}
 
 
 def test_texts_that_differ_in_digits_signs_and_case_alone_are_one() -> None:
