@@ -10,8 +10,9 @@ and each in a process of its own:
 * ``bare``: lifelong's own forward pass and optimizer in a loop.
 * ``trainer``: the trainer process: samples from a real Kafka, decoded, scored before they are learnt, every micro-batch
   a version with its files and manifest on disk, its pointer in Valkey, announced on Kafka. Nothing is replayed; the
-  gate accepts everything and looks at one held-out text.
-* ``default``: the trainer process as it is without any configuration, but for facts being examples that get one step.
+  gate accepts everything, and looks at as much as the default one.
+* ``default``: the trainer process as it is without any configuration, but for facts being examples, of which each gets
+  one step with three others.
 
 Measured are the seconds on the clock and of the processor from the end of the first micro-batch to the end of the last.
 """
@@ -48,6 +49,7 @@ from lifelong.demo.facts import choose
 from lifelong.learning.gate import GateSettings
 from lifelong.learning.losses import sample_losses
 from lifelong.learning.optimizers import AdamW
+from lifelong.learning.recipe_settings import PLAIN
 from lifelong.learning.settings import LearningSettings
 from lifelong.local.child import Child, stop_all
 from lifelong.local.kafka import KafkaBroker
@@ -62,11 +64,11 @@ from lifelong.registry.directory import DirectoryStore
 from lifelong.stream.admin import apply_topics
 from lifelong.stream.kafka import KafkaSink
 from lifelong.trainer.app import build
-from lifelong.trainer.config import Settings, TrainerSettings
+from lifelong.trainer.config import Curriculum, Settings, TrainerSettings
 
 BATCH_SIZE = 8
 ARMS = ("plain", "transformers", "bare", "trainer", "default")
-LEARNING = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0)
+LEARNING = LearningSettings(step_samples=0, replay_samples=0, anchor_samples=0, kl_samples=0)
 OPEN = GateSettings(
     new_tolerance_nats=1e9, held_out_tolerance_nats=1e9, general_tolerance_nats=1e9, general_drift_nats=1e9
 )
@@ -123,7 +125,7 @@ def plain(num_batches: int, model: ModelSettings, kafka: str, redis: str) -> Cos
     learning = [p for p in learner.parameters() if p.requires_grad]
     for parameter in learning:
         parameter.data = parameter.data.float()
-    optimizer = torch.optim.AdamW(learning, lr=2e-3, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(learning, lr=LEARNING.learning_rate, weight_decay=0.0)
     encoded = [[encode_chat(base.tokenizer, s.messages, 512) for s in batch] for batch in batches(num_batches)]
     watch = Stopwatch(num_batches)
     for batch in encoded:
@@ -158,7 +160,7 @@ def through_transformers(num_batches: int, model: ModelSettings, kafka: str, red
             folder,
             per_device_train_batch_size=BATCH_SIZE,
             num_train_epochs=1,
-            learning_rate=2e-3,
+            learning_rate=LEARNING.learning_rate,
             lr_scheduler_type="constant",
             max_grad_norm=1.0,
             report_to=[],
@@ -192,7 +194,7 @@ def bare(num_batches: int, model: ModelSettings, kafka: str, redis: str) -> Cost
     return watch.cost
 
 
-def the_trainer(learning: LearningSettings, gate: GateSettings) -> Callable[[int, ModelSettings, str, str], Cost]:
+def the_trainer(curriculum: Curriculum) -> Callable[[int, ModelSettings, str, str], Cost]:
     def run(num_batches: int, model: ModelSettings, kafka: str, redis: str) -> Cost:
         line = f"bench-{random.SystemRandom().randrange(10**9)}"
         kafka_settings = KafkaSettings(bootstrap_servers=kafka, topic_prefix=f"{line}.", partitions=1)
@@ -206,8 +208,9 @@ def the_trainer(learning: LearningSettings, gate: GateSettings) -> Callable[[int
                 artifacts=ArtifactSettings(url=folder),
                 metrics=MetricsSettings(port=free_port()),
                 model=model,
-                learning=learning,
-                gate=gate,
+                learning=curriculum.learning,
+                recipe=curriculum.recipe,
+                gate=curriculum.gate,
                 trainer=TrainerSettings(batch_size=BATCH_SIZE, linger_seconds=60, idle_seconds=60),
             )
             app, stop = build(settings), threading.Event()
@@ -242,8 +245,8 @@ RUN: dict[str, Callable[[int, ModelSettings, str, str], Cost]] = {
     "plain": plain,
     "transformers": through_transformers,
     "bare": bare,
-    "trainer": the_trainer(LEARNING, OPEN),
-    "default": the_trainer(LearningSettings(), GateSettings()),
+    "trainer": the_trainer(Curriculum(LEARNING, PLAIN, OPEN)),
+    "default": the_trainer(Curriculum()),
 }
 
 

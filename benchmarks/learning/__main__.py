@@ -44,7 +44,7 @@ PLAN = {
     "S1-recurring": ("blind-last", "blind-frequent", "naive", "default"),
     "S1-poison": ("naive", "default", "default-ungated"),
     "S2": ("frozen", "naive", "default", "joint", "replay", "ewc"),
-    "S3": ("naive", "memory", "default", "default-memory"),
+    "S3": ("naive", "memory", "default", "default-memory", "default-fast", "default-late"),
 }
 QUICK_PLAN = {
     "S1": ("frozen", "blind-last", "naive", "default"),

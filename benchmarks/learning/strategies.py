@@ -109,7 +109,13 @@ STRATEGIES = {
         "slow weights are served, the gate",
         Curriculum(),
     ),
-    "default-memory": Strategy("the same beside the memory, as the server answers", Curriculum(), remembers=True),
+    "default-fast": Strategy(
+        "the default, but what learns is served", Curriculum(recipe=RecipeSettings(ema_decay=0.0))
+    ),
+    "default-late": Strategy(
+        "the default, but the slow weights do not catch up", Curriculum(recipe=RecipeSettings(ema_catch_up=0))
+    ),
+    "default-memory": Strategy("the default beside the memory, as the server answers", Curriculum(), remembers=True),
     "default-ungated": Strategy("the default without the gate", Curriculum(gate=_OPEN)),
     "avalanche-replay": _avalanche(
         "Avalanche's Replay, 8 old samples beside 8 new ones; is told where a task ends",
