@@ -8,6 +8,7 @@ are cut, and the examinations. What is not alike:
   from it, or the Fisher information is taken in one more pass over it, whose tokens are not counted. Our strategies see
   micro-batches and nothing else.
 - Inside an experience it shuffles, as is its default, so a micro-batch has other samples of the same phase.
+- A micro-batch of 8 is one step, where ours are of 4: beside it stands ``naive-8``.
 - AdamW is torch's, whose second moment has a half-life in steps, not in tokens.
 - Its EWC squares the mean gradient of each micro-batch, not the gradient of each sample, does not normalise, and has no
   ½: its λ is not to be compared with ours.

@@ -129,7 +129,7 @@ def run(
 ) -> Result:
     """
     Args:
-        anchors: the base's own answers; to ask for them takes longer than many a run.
+        anchors: the base's own answers and texts; to ask for them takes longer than many a run.
     """
     curriculum = strategy.with_seed(seed)
     base = load_base(model)

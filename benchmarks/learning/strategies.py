@@ -94,7 +94,7 @@ STRATEGIES = {
     "naive": _strategy("each sample once, 4 a step, nothing against forgetting"),
     "naive-8": _strategy("the same, 8 a step", msgspec.structs.replace(_PLAIN, step_samples=0)),
     "naive-twice": _strategy(
-        "each sample twice: the tokens of replay spent on new samples", msgspec.structs.replace(_PLAIN, min_steps=2)
+        "each sample twice: twice the tokens, all of them new", msgspec.structs.replace(_PLAIN, min_steps=2)
     ),
     "joint": _strategy("all tasks shuffled, three epochs: the upper bound", epochs=3, is_joint=True),
     "replay": _strategy("2 old samples beside 4 new ones", _REPLAY),
@@ -119,7 +119,7 @@ STRATEGIES = {
     "default-ungated": Strategy("the default without the gate", Curriculum(gate=_OPEN)),
     "avalanche-replay": _avalanche(
         "Avalanche's Replay, 8 old samples beside 8 new ones; is told where a task ends",
-        Avalanche("Replay", {"mem_size": 100}),
+        Avalanche("Replay", {"mem_size": 1000}),
     ),
     # λ: at the seventh step of trec6 after sms the penalty is 0.6 nats, the loss 1.8. By no search.
     "avalanche-ewc": _avalanche(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 import torch
 from tests.learning.toy import ToyLearner, same, toy_sample
@@ -79,15 +78,6 @@ def test_the_bases_answers_can_be_kept():
     assert found.item() == pytest.approx(0.0, abs=1e-3)
 
 
-def test_predictions_of_another_text_are_refused():
-    learner, der, sample = ToyLearner(), DarkReplay(alpha=0.5), toy_sample(1, "123")
-    der.end(learner, [sample], 1)
-    longer = msgspec.structs.replace(sample, messages=toy_sample(1, "1234").messages)
-    predicted = learner.logits([longer])
-    with pytest.raises(ValueError, match="3 tokens are kept, it has 4"):
-        der.loss(learner, [longer], predicted, sample_losses(predicted, 1))
-
-
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match="negative"):
         DarkReplay(alpha=-0.5)
@@ -114,3 +104,14 @@ def test_what_is_said_when_first_replayed_can_be_kept_instead():
     found, ce = loss(3)
     assert found[0] > ce[0] + 0.01
     assert found[1] == ce[1]
+
+
+def test_what_was_kept_of_another_length_is_kept_anew():
+    learner, der = ToyLearner(), DarkReplay(alpha=0.5, when="replayed")
+    long, cut = toy_sample(1, "12345"), toy_sample(1, "12")
+    assert long.id == cut.id
+    for sample in (long, cut):
+        predicted = learner.logits([sample])
+        loss_S = sample_losses(predicted, 1)
+        assert torch.equal(der.loss(learner, [sample], predicted, loss_S), loss_S)
+        assert len(der._kept[sample.id].ids_NK) == len(predicted.targets_N)

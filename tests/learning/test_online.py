@@ -148,3 +148,10 @@ def test_after_a_step_on_each_part_all_that_should_be_known_goes_on_together(lea
     facts = learner.num_tokens(samples[0]) + learner.num_tokens(samples[2])
     assert lesson.num_tokens == sum(map(learner.num_tokens, samples)) + (lesson.num_steps - 3) * facts
     assert all(lesson.after[sample.id] < settings.target_loss_nats for sample in samples if sample.until_known)
+
+
+def test_a_step_on_each_part_costs_what_should_be_known_no_steps(learner, new_sample):
+    settings = LearningSettings(learning_rate=1e-6, step_samples=1, max_steps=3)
+    facts = [new_sample(number, until_known=True) for number in range(5)]
+    lesson = learn(learner, optimizer_of(learner, settings), facts, nothing, settings)
+    assert lesson.num_steps == 5 + 2

@@ -85,3 +85,23 @@ def test_randbelow_is_uniform_and_the_same_for_ever():
     counts = Counter(randbelow(4, "key", number) for number in range(4000))
     assert all(850 < counts[value] < 1150 for value in range(4))
     assert [randbelow(1000, 0, 1, "x", turn) for turn in range(4)] == [842, 524, 934, 602]
+
+
+def test_a_smaller_buffer_keeps_late_ones_as_well_as_early_ones(new_sample):
+    large, small = Reservoir(200, 0), Reservoir(100, 0)
+    for number in range(150):
+        large.add(new_sample(number))
+    small.load(large.state(), large.samples)
+    assert len(small) == 100
+    order = {sample.id: place for place, sample in enumerate(large.samples)}
+    places = [order[sample.id] for sample in small.samples]
+    assert places == sorted(places)
+    assert 20 < sum(place >= 100 for place in places) < 47
+
+
+def test_a_smaller_balanced_buffer_is_balanced(new_sample):
+    large, small = BalancedReservoir(200, 0), BalancedReservoir(60, 0)
+    for number in range(150):
+        large.add(new_sample(number, task="early" if number < 130 else "late"))
+    small.load(large.state(), large.samples)
+    assert Counter(sample.task for sample in small.samples) == {"early": 40, "late": 20}

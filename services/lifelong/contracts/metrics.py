@@ -138,7 +138,7 @@ BACKWARD_TRANSFER = Metric(
 FORWARD_TRANSFER = Metric(
     "lifelong_forward_transfer_nats",
     "gauge",
-    "Loss of the base on a task less the loss before any of it was learnt; above 0: others have helped.",
+    "Loss of the base on a task's first samples less the loss before the step on each; above 0: others have helped.",
     "trainer",
     ("task",),
 )

@@ -229,7 +229,7 @@ class Distiller:
         return Verdict(accepted, "closer to the teacher" if accepted else "farther from the teacher", scores)
 
     def _fresh_optimizer(self) -> AdamW:
-        learning = LearningSettings(learning_rate=self._settings.learning_rate)
+        learning = LearningSettings(learning_rate=self._settings.learning_rate, beta2=0.999)
         return AdamW(self._student.parameters, learning)
 
     def _files(self) -> dict[str, bytes]:

@@ -60,6 +60,11 @@ class DarkReplay(Method):
             )
 
     def loss(self, learner: Learner, samples: Sequence[Sample], predicted: Logits, loss_S: Tensor) -> Tensor:
+        num_S = torch.bincount(predicted.sample_N, minlength=len(samples)).tolist()
+        for sample, num_targets in zip(samples, num_S, strict=True):
+            # It was cut at another length then, or divided into other tokens.
+            if sample.id in self._kept and len(self._kept[sample.id].ids_NK) != num_targets:
+                del self._kept[sample.id]
         mixed_S = mix(self._kept, samples, predicted, loss_S, self._beta, self._alpha)
         if self._when == "replayed" and self._alpha:
             for index, sample in enumerate(samples):

@@ -65,6 +65,11 @@ class Ema(Method):
         if self._every == "version":
             self._move(self._decay)
 
+    def begin_with(self, served: Mapping[str, Tensor]) -> None:
+        """These are served until the first move, which is to the fast weights. Raises ValueError: other names or
+        shapes."""
+        self.load({f"slow.{name}": tensor for name, tensor in served.items()} | {"product": torch.ones(1).double()})
+
     def _move(self, d: float) -> None:
         self._product *= d
         # Exactly 1 at the first time, and for ever with a decay of 0.
@@ -77,7 +82,7 @@ class Ema(Method):
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the parameters are the slow weights: for the gate, and for what is saved to be served."""
+        """Inside, the parameters are the slow weights: for what is saved to be served, and for the meters of it."""
         assert not self._is_swapped
         self._exchange()
         try:

@@ -103,7 +103,7 @@ def learn(
             loss_S = recipe.loss(learner, chunk, predicted, loss_S)
             _backward((loss_S * weights(chunk, loss_S.device)).sum() / sum_of_weights)
 
-    while num_steps < max(settings.max_steps, len(parts)):
+    while num_steps < len(parts) + max(0, settings.max_steps - settings.min_steps):
         active = parts[num_steps] if num_steps < len(parts) else to_know
         if not active:
             break

@@ -75,12 +75,28 @@ class Reservoir:
 
     def load(self, state: ReplayState, samples: Sequence[Sample]) -> None:
         self._seen = Counter(state.seen)
-        self.samples = list(samples)
-        # A smaller capacity than before: the first ones stay, they are as random as any.
-        del self.samples[self.capacity :]
+        kept = self._shrunk(samples)
+        self.samples = [sample for sample in samples if sample.id in kept]
+
+    def _shrunk(self, samples: Sequence[Sample]) -> set[str]:
+        """Ids of those that stay where the capacity is smaller than it was: which ones is left to chance, for the first
+        ones of a buffer that was not full are the oldest."""
+        return set(sorted((sample.id for sample in samples), key=self._lot)[: self.capacity])
+
+    def _lot(self, sample_id: str) -> int:
+        return randbelow(1 << 62, self.seed, "shrink", sample_id)
 
 
 class BalancedReservoir(Reservoir):
+    def _shrunk(self, samples: Sequence[Sample]) -> set[str]:
+        of_task: dict[str, list[str]] = {}
+        for sample in samples:
+            of_task.setdefault(sample.task, []).append(sample.id)
+        left = {task: sorted(ids, key=self._lot) for task, ids in sorted(of_task.items())}
+        for _ in range(len(samples) - self.capacity):
+            max(left.values(), key=len).pop()
+        return {sample_id for ids in left.values() for sample_id in ids}
+
     def _place(self, sample: Sample) -> int | None:
         num_kept = Counter(kept.task for kept in self.samples)
         largest = max(num_kept.values())

@@ -34,8 +34,8 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step_samples: Annotated[int, Meta(ge=0)] = 4
     """New samples of each of those steps; 0: the whole micro-batch."""
     max_steps: Annotated[int, Meta(ge=1)] = 24
-    """Steps after which a sample that should be known is given up for now; replay brings it back. Those that every
-    sample gets are made in any case."""
+    """Of which a sample that should be known gets no more, those that every sample gets included: it is given up for
+    now; replay brings it back."""
     target_loss_nats: Annotated[float, Meta(ge=0)] = 0.1
     """Per token. Below this a sample that should be known counts as known."""
     max_tokens: Annotated[int, Meta(ge=8)] = 512
@@ -51,7 +51,7 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replay_samples: Annotated[int, Meta(ge=0)] = 2
     """Old samples mixed into each step, others in each."""
     anchor_samples: Annotated[int, Meta(ge=0)] = 1
-    """Answers of the base itself mixed into each step."""
+    """Answers and texts of the base itself mixed into each step."""
     kl_samples: Annotated[int, Meta(ge=0)] = 2
     """New samples of a micro-batch on which KL(base ‖ model) is metered."""
     kl_every: Annotated[int, Meta(ge=1)] = 4

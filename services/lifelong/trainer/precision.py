@@ -42,7 +42,7 @@ def with_dtype(model: ModelSettings, adapter: AdapterSettings) -> ModelSettings:
 
 
 def _seconds_per_step(model: ModelSettings, adapter: AdapterSettings, limit: float) -> float:
-    """The quickest of a few, after one to warm up: the others were disturbed. A first one above the limit is the last."""
+    """The quickest of a few, after one to warm up: the others were disturbed. A first above the limit is the last."""
     learner = AdapterLearner(load_base(model), adapter, seed=0, max_tokens=64)
     sample = Sample(id="", event_id="", event_time=0.0, task="", text=_TEXT)
     seconds: list[float] = []

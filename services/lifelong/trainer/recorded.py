@@ -14,13 +14,16 @@ import transformers
 from lifelong.contracts.versions import Manifest
 from lifelong.learning.drift_watch import DriftSettings
 from lifelong.learning.gate import GateSettings
-from lifelong.learning.recipe_settings import RecipeSettings
+from lifelong.learning.recipe_settings import PLAIN, RecipeSettings
 from lifelong.learning.settings import LearningSettings
 from lifelong.model.learner import AdapterLearner
 from lifelong.model.settings import AdapterSettings, ModelSettings
 from lifelong.trainer.config import Curriculum, Settings
 
 log = logging.getLogger(__name__)
+
+_UNRECORDED: dict[str, dict[str, Any]] = {"learning": {"step_samples": 0}, "recipe": msgspec.structs.asdict(PLAIN)}
+"""What was so before there was a setting for it."""
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -57,7 +60,7 @@ def adapter_of(manifest: Manifest) -> AdapterSettings:
 
 def _section(manifest: Manifest, section: str, kind: type[S]) -> S:
     fields = {field.name for field in msgspec.structs.fields(kind)}
-    values = {
+    values = _UNRECORDED.get(section, {}) | {
         name: _parsed(value)
         for key, value in manifest.settings.items()
         if key.startswith(section + ".") and (name := key.removeprefix(section + ".")) in fields

@@ -82,7 +82,8 @@ class Schooling:
         self._learnt: Counter[str] = Counter()
 
     def begin(self, prompts: Sequence[str], anchors: Sequence[Sample] | None = None) -> None:
-        """A line that has no versions yet: the base's answers are taken down before anything changes.
+        """A line that has no versions yet: the base's own answers and texts are taken down before anything
+        changes.
 
         Args:
             anchors: as they were taken down when the line began; without, they are made now.
@@ -96,7 +97,7 @@ class Schooling:
         for method in self._recipe.methods.values():
             if isinstance(method, DarkReplay):
                 # The anchors are answers of the base: what else it might have said is known without another pass later.
-                method.remember(self._learner, self.anchors, base=True)
+                method.remember(self._learner, anchor.learnt(self.anchors), base=True)
 
     def restore(self, files: Mapping[str, bytes], learnt_with: Curriculum) -> None:
         """The state of a version. An optimizer or a recipe that is another than it was begins anew.
@@ -109,12 +110,15 @@ class Schooling:
         """
         served = unpack_state(files[ADAPTER_FILE])
         fast = files.get(files_of.FAST_FILE)
-        load_adapter_state(self._learner.model, served if fast is None else unpack_state(fast))
+        # Without slow weights of its own it goes on from what was served.
+        load_adapter_state(self._learner.model, unpack_state(fast) if fast and self._slow else served)
         if learnt_with.learning.optimizer == self.curriculum.learning.optimizer:
             self._optimizer.load(unpack_state(files[files_of.OPTIMIZER_FILE]))
         if learnt_with.recipe == self.curriculum.recipe and self._recipe.methods:
             slow = {f"{_SLOW}{name}": tensor for name, tensor in served.items()} if self._slow else {}
             self._recipe.load(unpack_state(files[files_of.RECIPE_FILE]) | slow)
+        elif self._slow:
+            self._slow.begin_with(served)
         state = files_of.unpack_state(files)
         replay, recent, older, probes, anchors = (
             files_of.unpack_samples(files.get(name, b""), name)
@@ -173,7 +177,7 @@ class Schooling:
         return files
 
     def served(self) -> AbstractContextManager[None]:
-        """Inside, the adapter is the one that is judged and served; outside, the one that learns."""
+        """Inside, the adapter is the one that is served; outside, the one that learns and is judged."""
         return self._slow.swapped() if self._slow else nullcontext()
 
     def learn(
@@ -211,7 +215,15 @@ class Schooling:
         good = [attempt for attempt in attempts if attempt.verdict.accepted]
         refused = [Refused(list(part.new), part.verdict.reason) for part in attempts if not part.verdict.accepted]
         if good:
-            self._note(course, whole.lesson, [sample for part in good for sample in part.new], known)
+            # What was measured after a step that was taken back is not what was known.
+            lesson = replace(
+                whole.lesson,
+                before=whole.lesson.before | {name: loss for part in good for name, loss in part.lesson.before.items()},
+                right=whole.lesson.right | {name: is_so for part in good for name, is_so in part.lesson.right.items()},
+            )
+            self._note(course, lesson, [sample for part in good for sample in part.new], known)
+        else:
+            lesson = whole.lesson
         self.judging.note(course.present, number, accepted=not refused)
         if not refused:
             # What came with something bad is most likely as bad, and would have the gate defend it from now on.
@@ -224,7 +236,7 @@ class Schooling:
             refused,
             num_superseded,
             num_skipped,
-            replace(whole.lesson, after=after, num_steps=course.num_steps, num_tokens=course.num_tokens),
+            replace(lesson, after=after, num_steps=course.num_steps, num_tokens=course.num_tokens),
             verdict_of(whole, good, refused),
             (good or [whole])[-1].base_kl,
             course.step_seconds,
@@ -317,10 +329,12 @@ class Schooling:
     def _put_to_the_test(self, new: Sequence[Sample], lesson: Lesson) -> Lesson:
         """Where those that were scored have become less likely, all are scored."""
         liked = [sample for sample in new if not _is_disliked(sample)]
-        looked_at = [sample.id for sample in liked if sample.id in lesson.after]
+        looked_at = [sample for sample in liked if sample.id in lesson.after]
+        # What was learnt until it is known has fallen far, and would hide that others rose.
+        looked_at = [sample for sample in looked_at if not sample.until_known] or looked_at
         if not looked_at:
             return lesson
-        rise = mean({key: lesson.after[key] - lesson.before[key] for key in looked_at})
+        rise = mean({sample.id: lesson.after[sample.id] - lesson.before[sample.id] for sample in looked_at})
         # Written so that NaN is suspect.
         if rise <= self.curriculum.gate.new_tolerance_nats:
             return lesson

@@ -12,6 +12,7 @@ from lifelong.contracts import metrics as names
 from lifelong.contracts import topics
 from lifelong.contracts.events import Forget
 from lifelong.contracts.versions import Verdict
+from lifelong.learning.losses import evaluate
 from lifelong.lineage import of_event, of_version
 from lifelong.model.base import load_base
 from lifelong.trainer import schooling
@@ -192,3 +193,20 @@ def test_probes_judge_and_are_taken_away_and_a_version_stays_a_function_of_the_l
 def probes_of(world: World, manifest) -> list[str]:
     lines = world.registry.weights(manifest, "probes.jsonl").splitlines()
     return [msgspec.json.decode(line)["event_id"] for line in lines]
+
+
+def test_what_was_measured_after_a_step_that_was_taken_back_is_not_what_was_known(
+    new_trainer, new_record, new_sample, bad
+):
+    bad |= {f"0-{number}-0" for number in range(4)}
+    samples = [new_sample(number, until_known=False) for number in range(8)]
+    settings = msgspec.structs.replace(OF_EIGHT, gate=msgspec.structs.replace(LENIENT, bisect_attempts=2))
+    trainer = new_trainer(settings)
+    trainer.begin()
+    known = evaluate(trainer.schooling._learner, samples, 512)
+    for number, sample in enumerate(samples):
+        trainer.take(new_record(number, sample))
+    candidate = trainer.learn("size", epoch=1)
+    assert [len(part.samples) for part in candidate.manifest.refused] == [4]
+    # The second half was learnt from the parent, after the whole had learnt the first half before it.
+    assert candidate.report.lesson.before == pytest.approx(known, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Whatever keeps the old: a version is still a function of the log, and what is served is what was judged."""
+"""Whatever keeps the old: a version is still a function of the log, and what is served is what its file says."""
 
 from __future__ import annotations
 
@@ -184,3 +184,39 @@ def test_forgotten_and_verified_also_with_a_recipe(tiny_folder, new_record, new_
         history = History(lambda: world.broker.source([topics.SAMPLES.name]))
         result = verify(world.registry, newest, history, world.settings.model, load_base, from_base=from_base)
         assert result.differences == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("plain", "slow weights"), ("slow weights", "plain"), ("slow weights", "many"), ("dark replay", "slow weights")],
+)
+def test_another_recipe_goes_on_from_what_was_served(new_trainer, new_record, new_sample, records, before, after):
+    recipes = RECIPES | {"plain": PLAIN}
+    trainer = new_trainer(settings_of(recipes[before]))
+    trainer.begin()
+    parent = learn_all(trainer, records[:6])[-1]
+
+    successor = new_trainer(settings_of(recipes[after]))
+    successor.restore(parent.manifest, parent.files)
+    successor.take(new_record(6, new_sample(6, weight=0.0)))
+    empty = successor.learn("flush", epoch=1)
+    assert empty.manifest.verdict.accepted
+    assert empty.manifest.weights_sha256 == parent.manifest.weights_sha256
+    assert empty.files[WEIGHTS_FILE] == parent.files[WEIGHTS_FILE]
+
+    successor.take(new_record(7, new_sample(7)))
+    learnt = successor.learn("flush", epoch=1)
+    assert learnt.manifest.weights_sha256 != parent.manifest.weights_sha256
+
+
+def test_samples_may_be_cut_at_another_length(new_trainer, records):
+    settings = settings_of(msgspec.structs.replace(PLAIN, dark_alpha=0.5, dark_when="replayed"), anchor_samples=2)
+    trainer = new_trainer(settings)
+    trainer.begin()
+    parent = learn_all(trainer, records[:6])[-1]
+    shorter = settings_of(settings.recipe, anchor_samples=2, max_tokens=40)
+    successor = new_trainer(shorter)
+    successor.restore(parent.manifest, parent.files)
+    for record in records[6:]:
+        successor.take(record)
+    assert successor.learn("flush", epoch=1).manifest.verdict.accepted
