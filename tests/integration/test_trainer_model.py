@@ -19,6 +19,7 @@ from lifelong.runtime.clock import SystemClock
 from lifelong.stream.base import Record
 from lifelong.trainer.config import Settings
 from lifelong.trainer.handler import Trainer
+from lifelong.trainer.precision import with_dtype
 
 pytestmark = pytest.mark.model
 
@@ -44,7 +45,7 @@ def answer_of(learner: AdapterLearner, question: str) -> str:
 
 def test_a_lone_correction_is_answered_right_after_it_was_learnt() -> None:
     settings = Settings()
-    base = load_base(ModelSettings(dtype="bfloat16", device="cpu"))
+    base = load_base(with_dtype(ModelSettings(device="cpu"), settings.adapter))
     learner = AdapterLearner(base, settings.adapter, seed=0, max_tokens=settings.learning.max_tokens)
     trainer = Trainer(learner, settings, SystemClock())
     trainer.begin()

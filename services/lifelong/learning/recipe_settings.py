@@ -22,7 +22,7 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens of which log-probabilities are kept, wherever a method keeps or compares what a model says."""
 
     ema_decay: Share = 0.8
-    """Of the slow weights, which are the ones that are served. 0: the fast ones are."""
+    """Of the slow weights, which are the ones that are judged and served. 0: the fast ones are."""
     ema_every: Literal["step", "version"] = "version"
     ema_catch_up: Annotated[int, Meta(ge=0)] = 4
     """Halvings of the way from the slow weights to the fast ones, at most, until what should be known is known."""

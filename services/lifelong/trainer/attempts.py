@@ -51,6 +51,7 @@ class Before(NamedTuple):
     """All that an attempt changes, as it was."""
 
     weights: dict[str, Tensor]
+    served: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     recipe: dict[str, Tensor]
     replay: ReplayState

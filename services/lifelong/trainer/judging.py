@@ -17,7 +17,7 @@ from lifelong.learning.gate import GENERAL, GateSettings, Losses, Slice
 from lifelong.learning.replay import BalancedReservoir, ReplayState, randbelow
 
 Evaluate = Callable[[Sequence[Sample]], dict[str, float]]
-"""Losses by sample id under the weights that learn."""
+"""Losses by sample id under the weights that are served."""
 
 _MOVES = 0.1
 """Of the way that the usual loss moves to a new one. What is lost at a constant rate is seen when it is lost ten times

@@ -133,7 +133,8 @@ class Schooling:
         self.replay.load(state.replay, replay)
         self.anchors = anchors
         self._learnt = Counter(state.learnt)
-        self.judging.load(state.judging, recent, older, probes, anchor.judged(anchors), self._evaluate)
+        with self.served():
+            self.judging.load(state.judging, recent, older, probes, anchor.judged(anchors), self._evaluate)
         if SIGNALS_FILE in files:
             self.signals.unpack(files[SIGNALS_FILE], learnt_with.drift)
         else:
@@ -177,7 +178,7 @@ class Schooling:
         return files
 
     def served(self) -> AbstractContextManager[None]:
-        """Inside, the adapter is the one that is served; outside, the one that learns and is judged."""
+        """Inside, the adapter is the one that is judged and served; outside, the one that learns."""
         return self._slow.swapped() if self._slow else nullcontext()
 
     def learn(
@@ -193,7 +194,8 @@ class Schooling:
         for kept in (self.replay, self.judging):
             kept.remove(lambda sample: any(must_be_forgotten(sample, forget) for forget in forgets))
         new, held_out, num_superseded, num_skipped = self._sort(samples)
-        self.judging.add_probes([probe for probe in probes if self._is_able(probe)], self._evaluate)
+        with self.served():
+            self.judging.add_probes([probe for probe in probes if self._is_able(probe)], self._evaluate)
         self._keep()
         self.signals.keep({sample.id for sample in self.judging.held_out})
         if not new:
@@ -244,7 +246,8 @@ class Schooling:
         )
 
     def _hold_out(self, samples: Sequence[Sample]) -> None:
-        self.judging.hold_out(samples, self._evaluate)
+        with self.served():
+            self.judging.hold_out(samples, self._evaluate)
 
     def _halves(self, rejected: Attempt, course: Course) -> list[Attempt]:
         """The smallest parts that were accepted or refused, in order. A part begins where what was accepted before it
@@ -347,13 +350,14 @@ class Schooling:
         """And the losses of all that was judged, under the candidate."""
         gate, share = self.curriculum.gate, len(new) / course.num_samples
         judged = {sample.id: sample for sample in [*course.looked_at, *self.judging.of_slices(course.suspects)]}
-        after = self._evaluate(list(judged.values()))
-        slices = self.judging.slices(after, {}, ())
-        course.suspects |= {slice.name for slice in slices if is_suspect(slice, gate, share)}
-        tested = self.judging.of_slices(course.suspects)
-        after |= self._evaluate([sample for sample in tested if sample.id not in after])
+        with self.served():
+            after = self._evaluate(list(judged.values()))
+            slices = self.judging.slices(after, {}, ())
+            course.suspects |= {slice.name for slice in slices if is_suspect(slice, gate, share)}
+            tested = self.judging.of_slices(course.suspects)
+            after |= self._evaluate([sample for sample in tested if sample.id not in after])
         if missing := [sample for sample in tested if sample.id not in course.present]:
-            with self._with_weights(before.weights):
+            with self._with_weights(before.served):
                 course.present |= self._evaluate(missing)
         # What was disliked should become less likely.
         liked = [sample.id for sample in new if sample.id in lesson.after and not _is_disliked(sample)]
@@ -367,8 +371,12 @@ class Schooling:
         return verdict, after
 
     def _before(self) -> Before:
+        weights = self._weights()
+        with self.served():
+            served = self._weights() if self._slow else weights
         return Before(
-            self._weights(),
+            weights,
+            served,
             self._optimizer.state(),
             self._recipe.state(),
             self.replay.state(),
