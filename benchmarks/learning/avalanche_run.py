@@ -18,6 +18,7 @@ are cut, and the examinations. What is not alike:
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 import warnings
@@ -128,7 +129,7 @@ def require(release: str) -> None:
         with warnings.catch_warnings():
             # All of it is imported with any part of it, and warns of solvers and the like that nobody asked for.
             warnings.simplefilter("ignore")
-            import avalanche.training.supervised  # noqa: F401
+            importlib.import_module("avalanche.training.supervised")
         found = version("avalanche-lib")
     except ImportError as error:
         raise AvalancheMissingError(f"Avalanche cannot be imported ({error}): make avalanche") from error

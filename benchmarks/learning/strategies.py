@@ -105,7 +105,7 @@ STRATEGIES = {
     "ema": _strategy("2 old samples; slow weights are served", _REPLAY, _with(ema_decay=0.8)),
     "der": _strategy("DER++ on 2 old samples", _REPLAY, _with(dark_alpha=3.0, dark_when="replayed")),
     "default": Strategy(
-        "what lifelong does without any configuration: DER++ on 2 old samples and 1 of the base beside 4 new ones, "
+        "what lifelong does without any configuration: DER++ on 4 old samples and 1 of the base beside 4 new ones, "
         "slow weights are served, the gate",
         Curriculum(),
     ),

@@ -82,7 +82,7 @@ class Ema(Method):
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the parameters are the slow weights: for what is saved to be served, and for the meters of it."""
+        """Inside, the parameters are the slow weights: for the gate, and for what is saved to be served."""
         assert not self._is_swapped
         self._exchange()
         try:

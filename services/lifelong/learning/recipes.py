@@ -67,5 +67,5 @@ def make_recipe(
 
 
 def slow_weights(recipe: Recipe) -> Ema | None:
-    """Those that are served, if there are any."""
+    """Those that are judged and served, if there are any."""
     return next((method for method in recipe.methods.values() if isinstance(method, Ema)), None)

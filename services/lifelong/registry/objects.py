@@ -13,6 +13,10 @@ from lifelong.errors import FencedError, MissingPartError, RegistryError, Unknow
 from lifelong.registry import layout
 
 _PROBE = "exclusive-creation"
+_REFUSALS = (TypeError, ValueError, NotImplementedError)
+"""How a driver says that it cannot do what it is asked to: it has no such argument, does not know its value, or has not
+written the method. It never will, while a network that is away may come back: taken for that, it would be tried for ever.
+"""
 
 
 class ObjectStore:
@@ -97,8 +101,7 @@ class ObjectStore:
         try:
             self._create(path, b"")
             exclusive = not self._create(path, b"")
-        except (TypeError, ValueError, NotImplementedError) as error:
-            # How fsspec's drivers refuse: no argument ``mode``, a mode they do not know, or one they have not written.
+        except _REFUSALS as error:
             raise self._not_exclusive(str(error)) from error
         if not exclusive:
             raise self._not_exclusive("it overwrote an object that it was told to create")
@@ -150,8 +153,7 @@ def _remote_errors(path: str) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise RegistryError(f"{path}: {error}; check credentials and rights of artifacts.url") from error
-    except (TypeError, ValueError, NotImplementedError):
-        # The driver cannot do what it was asked to, and never will: not to be tried again, as what comes below is.
+    except _REFUSALS:
         raise
     except Exception as error:
         # Each driver has its own errors for a network that is away, few of them an OSError.

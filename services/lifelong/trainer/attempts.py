@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -86,6 +86,17 @@ class Course:
     num_tokens: int = 0
     step_seconds: float = 0.0
     gate_seconds: float = 0.0
+
+
+def lesson_of(whole: Attempt, good: Sequence[Attempt]) -> Lesson:
+    """Of the version. What a part that was accepted was like before was measured without the steps that were taken
+    back; of the rest there is only what the whole says."""
+    before, right = dict(whole.lesson.before), dict(whole.lesson.right)
+    for part in good:
+        before |= part.lesson.before
+        right |= part.lesson.right
+    after = {name: loss for part in good or [whole] for name, loss in part.lesson.after.items()}
+    return replace(whole.lesson, before=before, right=right, after=after)
 
 
 def verdict_of(whole: Attempt, good: Sequence[Attempt], refused: Sequence[Refused]) -> Verdict:

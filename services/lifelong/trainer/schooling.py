@@ -38,7 +38,7 @@ from lifelong.model.adapter import (
 from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import Clock
 from lifelong.trainer import state as files_of
-from lifelong.trainer.attempts import Attempt, Before, Course, Refused, Report, verdict_of
+from lifelong.trainer.attempts import Attempt, Before, Course, Refused, Report, lesson_of, verdict_of
 from lifelong.trainer.config import Curriculum
 from lifelong.trainer.judging import Judging
 from lifelong.trainer.signals import SIGNALS_FILE, Signals, begin_block
@@ -216,21 +216,13 @@ class Schooling:
             attempts = self._halves(whole, course)
         good = [attempt for attempt in attempts if attempt.verdict.accepted]
         refused = [Refused(list(part.new), part.verdict.reason) for part in attempts if not part.verdict.accepted]
+        lesson = lesson_of(whole, good)
         if good:
-            # What was measured after a step that was taken back is not what was known.
-            lesson = replace(
-                whole.lesson,
-                before=whole.lesson.before | {name: loss for part in good for name, loss in part.lesson.before.items()},
-                right=whole.lesson.right | {name: is_so for part in good for name, is_so in part.lesson.right.items()},
-            )
             self._note(course, lesson, [sample for part in good for sample in part.new], known)
-        else:
-            lesson = whole.lesson
         self.judging.note(course.present, number, accepted=not refused)
         if not refused:
             # What came with something bad is most likely as bad, and would have the gate defend it from now on.
             self._hold_out(held_out)
-        after = {name: loss for part in good or [whole] for name, loss in part.lesson.after.items()}
         return Report(
             new,
             held_out,
@@ -238,7 +230,7 @@ class Schooling:
             refused,
             num_superseded,
             num_skipped,
-            replace(lesson, after=after, num_steps=course.num_steps, num_tokens=course.num_tokens),
+            replace(lesson, num_steps=course.num_steps, num_tokens=course.num_tokens),
             verdict_of(whole, good, refused),
             (good or [whole])[-1].base_kl,
             course.step_seconds,

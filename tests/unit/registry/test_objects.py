@@ -46,7 +46,18 @@ class Unaware(Filesystem):
         super().pipe_file(path, value)
 
 
-@pytest.mark.parametrize("filesystem", [Overwriting, Unaware])
+class Unwilling(Filesystem):
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        if mode == "create":
+            raise ValueError("mode must be overwrite")
+
+
+class Unwritten(Filesystem):
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("filesystem", [Overwriting, Unaware, Unwilling, Unwritten])
 def test_a_store_that_overwrites_is_refused(filesystem: type[Filesystem]) -> None:
     store = ObjectStore(filesystem(), "/bucket")
     with pytest.raises(MissingPartError, match="overwrite each other"):

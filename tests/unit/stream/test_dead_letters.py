@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lifelong.contracts import metrics as names
@@ -15,16 +17,16 @@ from lifelong.stream.memory import MemoryBroker
 ERROR = DecodeError("not-json", "line 1, column 5: ü")
 
 
-def record(**changes: object) -> Record:
+def record(**changes: Any) -> Record:
     given = {"key": b"k", "value": b"v", "headers": (("a", b"1"),), "time": 12.5} | changes
-    return Record(topic=EVENTS.name, partition=3, offset=17, **given)  # type: ignore[arg-type]
+    return Record(topic=EVENTS.name, partition=3, offset=17, **given)
 
 
 class Post:
-    def __init__(self, **limit: float) -> None:
+    def __init__(self, limit: DeadLetterLimit | None = None) -> None:
         self.broker = MemoryBroker({EVENTS_DLQ.name: 1})
         self.metrics = Metrics("collector")
-        self.letters = DeadLetters(self.broker.sink(), "collector", self.metrics, DeadLetterLimit(**limit))  # type: ignore[arg-type]
+        self.letters = DeadLetters(self.broker.sink(), "collector", self.metrics, limit or DeadLetterLimit())
 
     def send(self, sent: Record) -> Record:
         self.letters.send(sent, ERROR)
@@ -94,7 +96,7 @@ def test_what_would_not_fit_is_cut(large: dict[str, object]) -> None:
 
 
 def test_stops_when_nearly_everything_is_refused() -> None:
-    post = Post(window_records=100, max_ratio=0.5, min_records=20)
+    post = Post(DeadLetterLimit(window_records=100, max_ratio=0.5, min_records=20))
     for _ in range(20):
         post.send(record())
     with pytest.raises(TooManyDeadLettersError, match=r"21 of the last 21 records.*dead-letter limit"):
@@ -104,14 +106,14 @@ def test_stops_when_nearly_everything_is_refused() -> None:
 
 
 def test_does_not_stop_while_enough_is_good() -> None:
-    post = Post(window_records=100, max_ratio=0.5, min_records=20)
+    post = Post(DeadLetterLimit(window_records=100, max_ratio=0.5, min_records=20))
     for _ in range(300):
         post.letters.note_good()
         post.send(record())
 
 
 def test_forgets_what_is_long_past() -> None:
-    post = Post(window_records=100, max_ratio=0.5, min_records=20)
+    post = Post(DeadLetterLimit(window_records=100, max_ratio=0.5, min_records=20))
     for _ in range(20):
         post.send(record())
     for _ in range(100):
@@ -121,7 +123,7 @@ def test_forgets_what_is_long_past() -> None:
 
 
 def test_few_refusals_never_stop_it() -> None:
-    post = Post(window_records=100, max_ratio=0, min_records=5)
+    post = Post(DeadLetterLimit(window_records=100, max_ratio=0, min_records=5))
     for _ in range(5):
         post.send(record())
     with pytest.raises(TooManyDeadLettersError):
