@@ -15,7 +15,7 @@ from lifelong.registry import layout
 _PROBE = "exclusive-creation"
 _REFUSALS = (TypeError, ValueError, NotImplementedError)
 """How a driver says that it cannot do what it is asked to: it has no such argument, does not know its value, or has not
-written the method. It never will, while a network that is away may come back: taken for that, it would be tried for ever.
+written the method. It never will, so these are not to be tried again, as a network that is away is.
 """
 
 

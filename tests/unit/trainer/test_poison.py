@@ -11,7 +11,6 @@ from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
 from lifelong.learning.gate import GateSettings
 from lifelong.learning.losses import evaluate
-from lifelong.learning.recipe_settings import PLAIN
 from lifelong.learning.replay import randbelow
 from lifelong.learning.settings import LearningSettings
 from lifelong.trainer.config import Settings, TrainerSettings
@@ -65,8 +64,6 @@ def after_a_burst(new_trainer, new_record, gate: GateSettings) -> Outcome:
     settings = Settings(
         learning=LearningSettings(learning_rate=5e-3, kl_samples=0),
         gate=gate,
-        # Slow weights are harmed late: that much later a burst is seen.
-        recipe=msgspec.structs.replace(PLAIN, dark_alpha=1.0),
         trainer=TrainerSettings(batch_size=8, anchor_prompts=("Who are you?", "What is rain?", "Why?")),
     )
     trainer = new_trainer(settings)
