@@ -44,6 +44,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackStatus]:
         "LIFELONG_MODEL__NAME": str(folder / "model"),
         "LIFELONG_MEMORY__EMBEDDER": "hash",
         "LIFELONG_DISTILLER__IDLE_SECONDS": "1",
+        # Of seven samples one would be kept apart, and the chance of that one would decide on the student.
+        "LIFELONG_DISTILLER__JUDGED_RATIO": "0",
     }
     running = LocalStack(
         folder / "home",
