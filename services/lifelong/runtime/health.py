@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,13 @@ class Health:
         return {"process": self.process, "status": status, "failure": self.failure, **self.details()}
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Who asks may be gone before the answer: a probe with a short patience, while the processor is busy."""
+        is_gone = isinstance(sys.exception(), ConnectionError)
+        log.log(logging.DEBUG if is_gone else logging.ERROR, "no answer to %s", client_address, exc_info=True)
+
+
 class HealthServer:
     """Serves in a daemon thread until closed."""
 
@@ -58,7 +66,7 @@ class HealthServer:
                 log.debug(format, *args)
 
         try:
-            self._server = ThreadingHTTPServer((settings.host, settings.port), Handler)
+            self._server = _Server((settings.host, settings.port), Handler)
         except OSError as error:
             raise ConfigError("metrics.port", f"cannot listen on {settings.host}:{settings.port}: {error}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
