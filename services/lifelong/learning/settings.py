@@ -42,8 +42,9 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Per token. Below this a sample that should be known counts as known."""
     max_tokens: Annotated[int, Meta(ge=8)] = 512
     """Of one sample; what is longer is cut."""
-    tokens_per_pass: Annotated[int, Meta(ge=8)] = 512
-    """That go through the model at once. A bound on memory; the gradient is the same."""
+    tokens_per_pass: Annotated[int, Meta(ge=8)] = 768
+    """That go through the model at once. A bound on memory; the gradient is the same. What the samples of a pass begin
+    with alike is worked through once, so that a pass for a whole step of short samples is the cheapest."""
 
     replay: Literal["reservoir", "balanced", "surprise"] = "balanced"
     """``balanced``: as many of each task as possible, however rare it is. ``surprise``: half of them so, the other half
