@@ -154,6 +154,15 @@ def test_what_the_gate_refused_is_counted() -> None:
     assert cells["right samples refused"] == "1.000"
 
 
+def test_the_same_results_are_the_same_files(tmp_path: Path) -> None:
+    results = [made_up("naive", seed, [[0.1, 0.2], [0.9, 0.4], [0.6, 0.8]]) for seed in (0, 1)]
+    for folder in ("once", "again"):
+        report.write(results, tmp_path / folder)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "once").iterdir()}
+    assert set(files) == {"results.md", "S1-prequential.svg"}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+
+
 def test_an_interval_is_students() -> None:
     # t of 2 degrees of freedom is 4.30, the standard error of 1, 2, 3 is 1/√3.
     assert report.interval([1.0, 2.0, 3.0]) == "2.000 ± 2.483"
