@@ -1,7 +1,8 @@
 """Whether a candidate may take the place of its parent.
 
 1. What came in must not have become less likely, although it was learnt.
-2. Of no task what is held out, recently or long ago, and no probe, may become less likely than it was.
+2. Of no task what is held out, recently or long ago, and no probe, may become less likely than it was; for tasks of
+   which hardly anything came in the tolerance is larger, since replay brings them back.
 3. Nor may general text, than it was or than under the base: a hundred versions that each lose a little lose a lot.
 
 *Than it was*: than when it was judged last, and than it has been for a while (a slow mean over the versions that judged
@@ -44,9 +45,12 @@ GENERAL = "general"
 class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.1
     """That the mean loss of the new samples may rise: what was known already has nowhere to fall."""
-    held_out_tolerance_nats: Annotated[float, Meta(ge=0)] = 1.5
-    """That the mean loss of what is held out of a task, or of probes, may lie above what it was. More than a new task
-    costs the earlier ones until replay has brought them back, or no new one is let in."""
+    held_out_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.2
+    """That the mean loss of probes, and of what is held out of a task that is a quarter of the micro-batch or more, may
+    lie above what it was."""
+    other_tasks_tolerance_nats: Annotated[float, Meta(ge=0)] = 1.5
+    """The same of all other tasks, if it is more: a new one costs the earlier ones so much until replay has brought
+    them back. Wrong labels of a task harm the task itself."""
     general_tolerance_nats: Annotated[float, Meta(ge=0)] = 0.3
     """That the mean loss of general text may lie above what it was."""
     general_drift_nats: Annotated[float, Meta(ge=0)] = 1.5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -73,6 +74,8 @@ class Course:
 
     number: int
     num_samples: int
+    main_tasks: Collection[str]
+    """Of the whole micro-batch, also where a part of it is learnt."""
     looked_at: list[Sample]
     on_step: Callable[[int], None]
     num_attempts_left: int
@@ -86,6 +89,12 @@ class Course:
     num_tokens: int = 0
     step_seconds: float = 0.0
     gate_seconds: float = 0.0
+
+
+def main_tasks(samples: Sequence[Sample]) -> set[str]:
+    """That make up a quarter of them at least: what comes in by the way of another task cannot keep it from harm."""
+    counts = Counter(sample.task for sample in samples)
+    return {task for task, count in counts.items() if 4 * count >= len(samples)}
 
 
 def lesson_of(whole: Attempt, good: Sequence[Attempt]) -> Lesson:

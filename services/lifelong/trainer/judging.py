@@ -135,11 +135,14 @@ class Judging:
                     num_left -= 1
         return found
 
-    def slices(self, after: Losses, before: Mapping[str, float], tested: Collection[str]) -> list[Slice]:
+    def slices(
+        self, after: Losses, before: Mapping[str, float], tested: Collection[str], tasks: Collection[str]
+    ) -> list[Slice]:
         """All of which something was judged.
 
         Args:
             after: under the candidate.
+            tasks: that the micro-batch is for the most part of.
             before: under the parent; of the slices whose names are in ``tested`` every sample.
         """
         found = []
@@ -151,7 +154,7 @@ class Judging:
             found.append(
                 Slice(
                     name,
-                    self._settings.general_tolerance_nats if is_general else self._settings.held_out_tolerance_nats,
+                    self._tolerance_nats(name, tasks),
                     last={key: self._known[key].last for key in of},
                     usual={key: self._known[key].usual for key in of},
                     after={key: after[key] for key in of},
@@ -160,6 +163,15 @@ class Judging:
                 )
             )
         return found
+
+    def _tolerance_nats(self, slice: str, tasks: Collection[str]) -> float:
+        s = self._settings
+        if slice == GENERAL:
+            return s.general_tolerance_nats
+        kind, _, task = slice.partition(":")
+        if kind == "probe" or task in tasks:
+            return s.held_out_tolerance_nats
+        return max(s.held_out_tolerance_nats, s.other_tasks_tolerance_nats)
 
     def of_slices(self, names: Collection[str]) -> list[Sample]:
         return [sample for name, samples in self._slices().items() if name in names for sample in samples]

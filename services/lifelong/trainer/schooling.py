@@ -38,7 +38,7 @@ from lifelong.model.adapter import (
 from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import Clock
 from lifelong.trainer import state as files_of
-from lifelong.trainer.attempts import Attempt, Before, Course, Refused, Report, lesson_of, verdict_of
+from lifelong.trainer.attempts import Attempt, Before, Course, Refused, Report, lesson_of, main_tasks, verdict_of
 from lifelong.trainer.config import Curriculum
 from lifelong.trainer.judging import Judging
 from lifelong.trainer.signals import SIGNALS_FILE, Signals, begin_block
@@ -205,6 +205,7 @@ class Schooling:
         course = Course(
             number,
             len(new),
+            main_tasks(new),
             self.judging.look({sample.task for sample in new}),
             on_step,
             self.curriculum.gate.bisect_attempts,
@@ -344,7 +345,7 @@ class Schooling:
         judged = {sample.id: sample for sample in [*course.looked_at, *self.judging.of_slices(course.suspects)]}
         with self.served():
             after = self._evaluate(list(judged.values()))
-            slices = self.judging.slices(after, {}, ())
+            slices = self.judging.slices(after, {}, (), course.main_tasks)
             course.suspects |= {slice.name for slice in slices if is_suspect(slice, gate, share)}
             tested = self.judging.of_slices(course.suspects)
             after |= self._evaluate([sample for sample in tested if sample.id not in after])
@@ -356,7 +357,7 @@ class Schooling:
         verdict = judge(
             {name: lesson.before[name] for name in liked},
             {name: lesson.after[name] for name in liked},
-            self.judging.slices(after, course.present, course.suspects),
+            self.judging.slices(after, course.present, course.suspects, course.main_tasks),
             gate,
             share,
         )

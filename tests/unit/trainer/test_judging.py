@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from lifelong.learning.gate import GateSettings, is_suspect
+from lifelong.trainer.attempts import main_tasks
 from lifelong.trainer.judging import Judging, JudgingState, Known
 
 SETTINGS = GateSettings(recent_capacity=4, older_capacity=6, judged_samples=5, held_out_tolerance_nats=0.3)
@@ -56,7 +57,7 @@ def test_in_a_few_versions_all_of_it_is_judged_and_no_version_judges_more_than_a
 
 
 def test_each_slice_is_looked_at_before_any_is_looked_at_twice(judging):
-    slices = judging.slices(dict.fromkeys(ids(judging.look({"a"})), 1.0), {}, ())
+    slices = judging.slices(dict.fromkeys(ids(judging.look({"a"})), 1.0), {}, (), {"a"})
     assert {slice.name for slice in slices} == {"recent:b", "older:a", "older:b", "general"}
     few = Judging(msgspec.structs.replace(SETTINGS, judged_samples=1), seed=0)
     few.load(judging.state(), judging.recent, judging.older.samples, [], judging._general, evaluate())
@@ -70,11 +71,34 @@ def test_probes_are_judged_every_time_and_on_top(judging, of_task):
     looked_at = judging.look({"a"})
     assert ids(looked_at)[:3] == ["0-30-0", "0-31-0", "0-32-0"]
     assert len(looked_at) == 8
-    [slice] = [s for s in judging.slices(dict.fromkeys(ids(looked_at), 2.0), {}, ()) if s.name == "probe:must"]
+    [slice] = [s for s in judging.slices(dict.fromkeys(ids(looked_at), 2.0), {}, (), ()) if s.name == "probe:must"]
     assert slice.last == slice.usual == {"0-30-0": 2.0, "0-31-0": 2.0, "0-32-0": 2.0}
     judging.remove(lambda sample: sample.event_id == "e0-31")
     assert ids(judging.probes) == ["0-30-0", "0-32-0"]
     assert "0-31-0" not in judging.state().known
+
+
+def test_a_task_must_not_be_harmed_by_its_own_samples_and_may_for_a_while_by_others(judging, of_task):
+    judging.add_probes(of_task("a", 30, 1), evaluate())
+    names = ids([*judging.held_out, *judging._general])
+    tolerances = {s.name: s.tolerance_nats for s in judging.slices(dict.fromkeys(names, 1.0), {}, (), {"b"})}
+    s = SETTINGS
+    assert tolerances == {
+        "older:a": s.other_tasks_tolerance_nats,
+        "older:b": s.held_out_tolerance_nats,
+        "recent:b": s.held_out_tolerance_nats,
+        "probe:a": s.held_out_tolerance_nats,
+        "general": s.general_tolerance_nats,
+    }
+    lenient = Judging(msgspec.structs.replace(SETTINGS, held_out_tolerance_nats=100), seed=0)
+    lenient.load(judging.state(), judging.recent, judging.older.samples, [], judging._general, evaluate())
+    assert {s.tolerance_nats for s in lenient.slices(dict.fromkeys(names, 1.0), {}, (), ())} == {100, 0.3}
+
+
+def test_tasks_of_which_hardly_anything_comes_are_others(of_task):
+    assert main_tasks([*of_task("a", 0, 6), *of_task("b", 10, 2)]) == {"a", "b"}
+    assert main_tasks([*of_task("a", 0, 7), *of_task("b", 10, 1)]) == {"a"}
+    assert main_tasks(of_task("a", 0, 1)) == {"a"}
 
 
 def test_what_has_no_finite_loss_is_not_judged_by(judging, of_task):
@@ -93,11 +117,12 @@ def test_the_usual_moves_slowly_and_more_slowly_where_nothing_was_let_in(judging
 
 def test_a_hundred_small_losses_are_a_large_one(judging):
     """Each version loses a hundredth of the tolerance's worth more than what is usual can follow."""
+    tasks = {"a", "b"}
     names, loss, version = ids(judging.older.samples), 1.0, 0
     while version < 100:
         version += 1
         loss += 0.05
-        slices = judging.slices(dict.fromkeys(names, loss), {}, ())
+        slices = judging.slices(dict.fromkeys(names, loss), {}, (), tasks)
         if any(is_suspect(slice, SETTINGS) for slice in slices):
             break
         judging.note(dict.fromkeys(names, loss), version, accepted=True)
@@ -109,7 +134,7 @@ def test_a_line_that_lets_nothing_in_does_not_stand_still_for_ever(judging):
     names, version = ids(judging.older.samples), 0
     while version < 100:
         version += 1
-        slices = judging.slices(dict.fromkeys(names, 1.6), {}, ())
+        slices = judging.slices(dict.fromkeys(names, 1.6), {}, (), {"a", "b"})
         if not any(is_suspect(slice, SETTINGS) for slice in slices):
             break
         judging.note(dict.fromkeys(names, 1.5), version, accepted=False)
