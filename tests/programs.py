@@ -24,8 +24,9 @@ def missing(what: str) -> NoReturn:
     """Ends the test. ``what`` says what is missing, and how to get it."""
     if os.environ.get("CI"):
         pytest.fail(what)
-    # ``make test`` is promised to pass on a machine with Python, git and make alone. What it does not install (kcat,
-    # Node, Prometheus, Debian's packages, Avalanche) .ci/run does, so each of these tests runs before anything lands.
+    # README promises that ``make test`` passes on a machine with Python, git and make alone, so a missing program must
+    # not fail it there; the summary names what was not tested and the mend. CI installs all of them (.ci/run) and fails
+    # above instead, so that nothing lands untested.
     pytest.skip(what)
 
 

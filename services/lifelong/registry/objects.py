@@ -14,8 +14,9 @@ from lifelong.registry import layout
 
 _PROBE = "exclusive-creation"
 _REFUSALS = (TypeError, ValueError, NotImplementedError)
-"""How a driver says that it cannot do what it is asked to: it has no such argument, does not know its value, or has not
-written the method. It never will, so these are not to be tried again, as a network that is away is.
+"""How drivers say that they cannot do what they are asked to, and never will, so that it is not to be tried again as
+with a network that is away: ``pipe_file`` has no such argument (TypeError), does not know its value (ValueError), or is
+not there at all, for which fsspec itself raises NotImplementedError (``AsyncFileSystem._pipe_file``).
 """
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from tests.conformance.versions import manifest
 
@@ -52,17 +53,18 @@ class Unwilling(Filesystem):
             raise ValueError("mode must be overwrite")
 
 
-class Unwritten(Filesystem):
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize("filesystem", [Overwriting, Unaware, Unwilling, Unwritten])
+@pytest.mark.parametrize("filesystem", [Overwriting, Unaware, Unwilling])
 def test_a_store_that_overwrites_is_refused(filesystem: type[Filesystem]) -> None:
     store = ObjectStore(filesystem(), "/bucket")
     with pytest.raises(MissingPartError, match="overwrite each other"):
         store.commit(manifest("lifelong", 1))
     assert store.numbers("lifelong") == []
+
+
+def test_a_driver_that_cannot_write_is_refused() -> None:
+    # What fsspec gives a driver that has not written the method.
+    with pytest.raises(MissingPartError, match="overwrite each other"):
+        ObjectStore(AsyncFileSystem(), "/bucket").commit(manifest("lifelong", 1))
 
 
 class DriversOwnError(Exception):
