@@ -109,7 +109,7 @@ STRATEGIES = {
         "slow weights are served, the gate",
         Curriculum(),
     ),
-    "default-lean": Strategy("the default on 2 old samples: cheaper", Curriculum(LearningSettings(replay_samples=2))),
+    "default-lean": Strategy("the default on 2 old samples", Curriculum(LearningSettings(replay_samples=2))),
     "default-fast": Strategy(
         "the default, but what learns is served", Curriculum(recipe=RecipeSettings(ema_decay=0.0))
     ),

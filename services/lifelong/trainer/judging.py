@@ -142,7 +142,7 @@ class Judging:
 
         Args:
             after: under the candidate.
-            tasks: that the micro-batch is for the most part of.
+            tasks: of the micro-batch, as ``attempts.main_tasks`` counts them.
             before: under the parent; of the slices whose names are in ``tested`` every sample.
         """
         found = []
