@@ -6,10 +6,24 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from lifelong.config.shared import KafkaSettings
 from lifelong.local.servers import Servers, start_servers
+from lifelong.model import base
 from lifelong.stream.admin import apply_topics
+from lifelong.trainer import precision
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", help="where all models are, such as cuda, instead of where each test would have them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Models in processes that a test starts are not reached by this."""
+    if name := config.getoption("--device"):
+        torch.empty(0, device=name)  # there, or an error that says what is missing
+        base.resolve_device = precision.resolve_device = lambda settings: torch.device(name)
 
 
 @pytest.fixture(scope="session")

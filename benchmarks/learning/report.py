@@ -196,7 +196,9 @@ def _of(result: Result, runs: Runs, other: str, value: Callable[[Result], float]
 
 def _processor(result: Result, runs: Runs) -> float | None:
     """All the processor time of learning and judging, over that of naive's steps alone. On two kinds of machine seconds
-    say nothing."""
+    say nothing, and where a GPU does the work those of the processor do not either."""
+    if result.machine["device"] != "cpu":
+        return None
     alike = [run for run in runs.get("naive", ()) if run.machine == result.machine]
     return _of(result, {"naive": alike}, "naive", _processor_seconds)
 

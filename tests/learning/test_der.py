@@ -70,14 +70,6 @@ def test_what_is_forgotten_leaves_nothing():
     assert sorted(der.state()) == ["ids/0-2-0", "logprobs/0-2-0"]
 
 
-def test_the_bases_answers_can_be_kept():
-    learner, der, sample = ToyLearner(), DarkReplay(alpha=1.0, beta=0.0), toy_sample(1)
-    der.remember(learner, [sample], base=True)
-    as_base = learner.logits([sample], base=True)
-    found = der.loss(learner, [sample], as_base, sample_losses(as_base, 1))
-    assert found.item() == pytest.approx(0.0, abs=1e-3)
-
-
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match="negative"):
         DarkReplay(alpha=-0.5)

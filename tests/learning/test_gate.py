@@ -7,7 +7,7 @@ import math
 import msgspec
 import pytest
 
-from lifelong.learning.gate import GateSettings, Slice, enough_pairs, is_suspect, judge
+from lifelong.learning.gate import Claim, GateSettings, Slice, contradicts, enough_pairs, is_suspect, judge
 from lifelong.learning.replay import randbelow
 
 SETTINGS = GateSettings(
@@ -77,9 +77,11 @@ def test_with_fewer_pairs_nothing_could_be_significant(significance, number):
 
 
 def test_of_too_few_the_size_alone_decides():
-    after = of(3.0, 1.0, 0.9, 0.9)
-    assert not verdict_of(held_out(after)).accepted
-    assert verdict_of(held_out(after, tolerance_nats=0.5)).accepted
+    few = msgspec.structs.replace(held_out(of(3.0, 1.0, 0.9, 0.9)), name="probe:a")
+    assert not verdict_of(few).accepted
+    assert verdict_of(msgspec.structs.replace(few, tolerance_nats=0.5)).accepted
+    # Of what came in the stream one is always odd.
+    assert verdict_of(msgspec.structs.replace(few, name="recent:a")).accepted
 
 
 def test_what_was_lost_in_small_steps_is_lost():
@@ -157,3 +159,47 @@ def test_a_falsely_rejected_version_is_rare():
         one = held_out(after, before, tolerance_nats=0.0)
         rejected += not verdict_of(one).accepted
     assert 4 <= rejected <= 36  # 5 % would be 20
+
+
+def claim(new, held_out, **fields) -> Claim:
+    known = {f"h{number}": loss for number, loss in enumerate(held_out)}
+    return Claim("a", fields.pop("tolerance_nats", 0.5), of(*new), known, **fields)
+
+
+def of_claim(one: Claim):
+    return judge(NEW_BEFORE, NEW_AFTER, [], SETTINGS, claims=[one])
+
+
+def test_what_contradicts_what_is_known_well_is_rejected_and_named():
+    wrong = claim([2.0, 1.9, 0.1, 2.2], [0.1, 0.2, 0.1, 0.3, 0.1, 0.2])
+    assert contradicts(wrong, SETTINGS)
+    assert wrong.unlikely == ["s0", "s1", "s3"]
+    verdict = of_claim(wrong)
+    assert (
+        verdict.reason == "what came of a contradicts what is held out of it: 1.550, at most 0.667 (p 0.033, 4 samples)"
+    )
+    assert verdict.scores["new:a"] == pytest.approx(1.55)
+    assert verdict.scores["held_out:a"] == pytest.approx(1 / 6)
+    assert verdict.scores["new_p:a"] == pytest.approx(7 / 210)
+
+
+def test_what_is_a_little_less_likely_does_not_contradict():
+    assert of_claim(claim([0.6] * 6, [0.2] * 6)).accepted
+
+
+def test_what_may_be_chance_does_not_contradict_unless_it_is_suspected():
+    """One that is odd, among six of which another was."""
+    odd = claim([0.1, 3.0], [0.1, 0.2, 0.1, 2.5, 0.1, 0.2])
+    assert of_claim(odd).accepted
+    assert not of_claim(msgspec.structs.replace(odd, is_suspected=True)).accepted
+
+
+def test_what_is_not_known_well_cannot_be_contradicted():
+    """As texts: another subject is less likely, and no mistake."""
+    assert of_claim(claim([4.0] * 6, [2.0] * 6)).accepted
+
+
+def test_a_claim_that_is_no_number_contradicts():
+    broken = claim([math.nan, 0.1], [0.1] * 6)
+    assert not of_claim(broken).accepted
+    assert broken.unlikely == ["s0"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lifelong.learning.paired import bootstrap, differences, sign_flip
+from lifelong.learning.paired import bootstrap, differences, permutation, sign_flip
 
 
 def gauss(seed, number, mean):
@@ -68,6 +68,41 @@ def test_one_outlier_proves_nothing():
     assert sign_flip([50.0, *([0.0] * 9)]) == 0.5
 
 
+@pytest.mark.parametrize(("num", "num_others"), [(3, 9), (2, 5), (6, 4)])
+def test_p_of_two_groups_is_scipys(num, num_others):
+    values, others = gauss(1, num, 0.8), gauss(2, num_others, 0.0)
+    reference = scipy.stats.permutation_test(
+        (np.array(values), np.array(others)),
+        lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
+        permutation_type="independent",
+        vectorized=True,
+        n_resamples=np.inf,
+        alternative="greater",
+    )
+    assert permutation(values, others) == pytest.approx(reference.pvalue)
+
+
+def test_p_of_two_large_groups_is_near_the_t_tests():
+    values, others = gauss(3, 40, 0.3), gauss(4, 60, 0.0)
+    t = scipy.stats.ttest_ind(values, others, alternative="greater").pvalue
+    assert 0.01 < t < 0.5
+    assert permutation(values, others) == pytest.approx(t, abs=0.03)
+    assert permutation(values, others) == permutation(values, others)
+
+
+def test_two_groups_by_hand():
+    # Of the ten pairs of 1, 2, 3, 4, 5 one has a sum of 9, and two of at least 8.
+    assert permutation([5.0, 4.0], [1.0, 2.0, 3.0]) == 1 / 10
+    assert permutation([5.0, 3.0], [1.0, 2.0, 4.0]) == 2 / 10
+    assert permutation([1.0, 1.0], [1.0, 1.0, 1.0]) == 1.0
+    assert permutation([], [1.0]) == permutation([1.0], []) == 1.0
+
+
+def test_alike_groups_are_told_apart_as_often_as_the_p_says():
+    ps = [permutation(gauss(seed, 4, 0.0), gauss(1000 + seed, 9, 0.0)) for seed in range(400)]
+    assert 8 <= sum(p <= 0.05 for p in ps) <= 34  # 20
+
+
 def test_bounds_hold_the_mean_as_often_as_they_say():
     inside = 0
     for seed in range(100):
@@ -95,5 +130,7 @@ def test_pairs_are_matched_by_id():
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="finite"):
         sign_flip([math.nan])
+    with pytest.raises(ValueError, match="finite"):
+        permutation([math.inf], [1.0])
     with pytest.raises(ValueError, match="nothing"):
         bootstrap([])

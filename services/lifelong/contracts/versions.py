@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -13,6 +15,11 @@ Kind = Literal["active", "knowledge", "student"]
 class FileEntry(msgspec.Struct, frozen=True):
     sha256: str
     num_bytes: int
+
+
+def finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Those that a manifest can hold: JSON has no NaN and no infinity, and null in their place cannot be read."""
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, SampleRecord, coverage, must_be_forgotten
-from lifelong.contracts.versions import Manifest, Verdict
+from lifelong.contracts.versions import Manifest, Verdict, finite
 from lifelong.distiller.config import DistillerSettings
 from lifelong.distiller.round import Scores, distil, score
 from lifelong.learning.base import Learner
@@ -182,7 +182,7 @@ class Distiller:
             counts=dict(self.counts),
             newest_event_time=self._newest_event_time,
             verdict=verdict,
-            metrics={"ce": after.ce, "kl": after.kl, "agreement": after.agreement, "tokens": float(num_tokens)}
+            metrics=finite({"ce": after.ce, "kl": after.kl, "agreement": after.agreement, "tokens": float(num_tokens)})
             | ({DRIFTS: float(num_drifts)} if num_drifts else {}),
         )
         return Round(manifest, self._files(), before, after)
@@ -226,7 +226,7 @@ class Distiller:
         accepted = is_now <= was
         scores = {"loss_before": was, "loss_after": is_now}
         scores |= {"agreement_before": before.agreement, "agreement_after": after.agreement}
-        return Verdict(accepted, "closer to the teacher" if accepted else "farther from the teacher", scores)
+        return Verdict(accepted, "closer to the teacher" if accepted else "farther from the teacher", finite(scores))
 
     def _fresh_optimizer(self) -> AdamW:
         learning = LearningSettings(learning_rate=self._settings.learning_rate, beta2=0.999)

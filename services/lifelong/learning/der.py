@@ -8,7 +8,8 @@ of logits (the paper derives the one from the other), of the K likeliest tokens 
 
 Kept is what the model says at the end of the micro-batch that taught the sample, which costs a pass forward of all
 that is new; or what it says when the sample is first replayed, which the training pass has computed anyway (it is then
-learnt from its label alone). 6 K bytes a target token.
+learnt from its label alone). 6 K bytes a target token. The base's own words are no samples that were learnt, and
+``anchor_kl.py`` is for those.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lifelong.contracts.samples import Sample
-from lifelong.learning import predictions
+from lifelong.learning import anchor, predictions
 from lifelong.learning.base import Learner, Logits
 from lifelong.learning.predictions import Predictions
 from lifelong.learning.recipe import Method, State
@@ -52,13 +53,6 @@ class DarkReplay(Method):
         self._kept: dict[str, Predictions] = {}
         self._new: set[str] = set()
 
-    def remember(self, learner: Learner, samples: Sequence[Sample], *, base: bool = False) -> None:
-        """What is said of these now, or what the base says of them."""
-        if self._alpha:
-            self._kept |= predictions.keep_each(
-                learner, samples, num_kept=self._num_kept, tokens_per_pass=self._tokens_per_pass, base=base
-            )
-
     def loss(self, learner: Learner, samples: Sequence[Sample], predicted: Logits, loss_S: Tensor) -> Tensor:
         num_S = torch.bincount(predicted.sample_N, minlength=len(samples)).tolist()
         for sample, num_targets in zip(samples, num_S, strict=True):
@@ -68,7 +62,7 @@ class DarkReplay(Method):
         mixed_S = mix(self._kept, samples, predicted, loss_S, self._beta, self._alpha)
         if self._when == "replayed" and self._alpha:
             for index, sample in enumerate(samples):
-                if sample.id not in self._new and sample.id not in self._kept:
+                if sample.id not in self._new and sample.id not in self._kept and sample.task != anchor.TASK:
                     mine_N = predicted.sample_N == index
                     self._kept[sample.id] = predictions.keep(
                         predicted.logits_NV[mine_N], predicted.targets_N[mine_N], self._num_kept
@@ -81,8 +75,10 @@ class DarkReplay(Method):
         self.keep(self._kept.keys() - {sample.id for sample in new})
 
     def end(self, learner: Learner, new: Sequence[Sample], version: int) -> None:
-        if self._when == "learnt":
-            self.remember(learner, new)
+        if self._when == "learnt" and self._alpha:
+            self._kept |= predictions.keep_each(
+                learner, new, num_kept=self._num_kept, tokens_per_pass=self._tokens_per_pass
+            )
 
     def keep(self, sample_ids: Collection[str]) -> None:
         self._kept = {key: kept for key, kept in self._kept.items() if key in sample_ids}

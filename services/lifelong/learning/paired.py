@@ -1,4 +1,11 @@
-"""Whether a difference is more than chance, when the same samples were scored twice.
+"""Whether a difference is more than chance.
+
+``permutation``, of two groups: if they are alike, any of the values might as well have been in the other (Fisher's
+randomisation test again, for which Pitman gave the form of two groups, "Significance tests which may be applied to
+samples from any populations", 1937). The p-value is the share of all ways to divide them with a difference of means at
+least as large; exact up to ``_DRAWS`` ways, on drawn ones beyond.
+
+All else is of the same samples, scored twice.
 
 ``sign_flip``: if nothing changed, each difference might as well have the other sign (Fisher's randomisation test, "The
 design of experiments", 1935, §21). The p-value is the share of all 2ⁿ signs with a mean difference at least as large;
@@ -12,7 +19,9 @@ What is drawn is a function of the seed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -52,6 +61,27 @@ def sign_flip(values: Sequence[float], *, above: float = 0.0, seed: int = 0) -> 
     # Sums that are equal on paper count as equal.
     is_as_large_D = sums_D >= x_N.sum() - 1e-12 * x_N.abs().sum()
     return float(is_as_large_D.double().mean())
+
+
+def permutation(values: Sequence[float], others: Sequence[float], *, seed: int = 0) -> float:
+    """p of the hypothesis that the mean of ``values`` is not above that of ``others``; 1 if there are none of either.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    n, total = len(values), len(values) + len(others)
+    x_N = _tensor([*values, *others])
+    if n in (0, total):
+        return 1.0
+    if math.comb(total, n) <= _DRAWS:
+        chosen_DK = torch.tensor(list(combinations(range(total), n)))
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        chosen_DK = torch.rand(_DRAWS, total, generator=generator).argsort(dim=1)[:, :n]
+        chosen_DK[0] = torch.arange(n)  # what was seen is one of the possibilities, so that p is never 0
+    # Of one total, the sum of the one group says what the difference of the means is.
+    sums_D = x_N[chosen_DK].sum(dim=1)
+    return float((sums_D >= x_N[:n].sum() - 1e-12 * x_N.abs().sum()).double().mean())
 
 
 def bootstrap(values: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:

@@ -32,6 +32,9 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """β of DER++, the weight of its label."""
     dark_when: Literal["learnt", "replayed"] = "replayed"
     """What is said of a sample is taken down: right after it was learnt, or, for nothing, when it is first replayed."""
+    anchor_kl: Strength = 10.0
+    """α of KL(base ‖ model) on the base's own words, ``learning.anchor_samples`` in each step. 0: they are learnt like
+    any text."""
     ewc_strength: Strength = 0.0
     """λ of online EWC; 25 to 175 in the paper."""
     ewc_decay: Annotated[float, Meta(ge=0, le=1)] = 0.99
@@ -71,5 +74,5 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of both: the base, or the model as it was when it first saw the sample."""
 
 
-PLAIN = RecipeSettings(ema_decay=0.0, dark_alpha=0.0)
+PLAIN = RecipeSettings(ema_decay=0.0, dark_alpha=0.0, anchor_kl=0.0)
 """No method at all: online fine-tuning, with replay if ``learning`` has any."""

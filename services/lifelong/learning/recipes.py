@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lifelong.learning import agem
+from lifelong.learning.anchor_kl import AnchorKl
 from lifelong.learning.der import DarkReplay
 from lifelong.learning.dynamic_evaluation import DynamicEvaluation
 from lifelong.learning.ema import Ema
@@ -35,6 +36,8 @@ def make_recipe(
         methods["kto"] = Kto(strength=s.rating_strength, beta=s.judgement_beta, reference=s.judgement_reference)
     if s.dark_alpha:
         methods["der"] = DarkReplay(alpha=s.dark_alpha, beta=s.dark_beta, when=s.dark_when, **keeping)
+    if s.anchor_kl:
+        methods["anchor kl"] = AnchorKl(strength=s.anchor_kl, **keeping)
     if s.lwf_strength:
         methods["lwf"] = LearningWithoutForgetting(
             parameters, strength=s.lwf_strength, temperature=s.lwf_temperature, every=s.lwf_every, **keeping

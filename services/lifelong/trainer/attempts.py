@@ -66,6 +66,8 @@ class Attempt(NamedTuple):
     lesson: Lesson
     verdict: Verdict
     base_kl: float | None
+    unlikely: Collection[str] = ()
+    """Ids of those that contradict what is held out."""
 
 
 @dataclass
@@ -84,6 +86,8 @@ class Course:
     """Slices that were put to the test, and are again by each further attempt."""
     present: dict[str, float] = field(default_factory=dict)
     """Losses under the weights as they are, as far as known."""
+    unlearnt: dict[str, float] = field(default_factory=dict)
+    """The same under those that learn."""
     replayed: dict[str, Sample] = field(default_factory=dict)
     num_steps: int = 0
     num_tokens: int = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -11,7 +10,7 @@ import msgspec
 
 from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, SampleRecord
-from lifelong.contracts.versions import Batch, Manifest, Refused, Verdict
+from lifelong.contracts.versions import Batch, Manifest, Refused, Verdict, finite
 from lifelong.errors import ConfigError, DecodeError
 from lifelong.learning.gate import mean
 from lifelong.model.hashing import combined_sha256, tensor_hashes
@@ -291,5 +290,4 @@ def _measured(report: Report) -> dict[str, float]:
         found["tokens"] = report.lesson.num_tokens
     if report.base_kl is not None:
         found["base_kl_nats"] = report.base_kl
-    # JSON has no other numbers.
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return finite(found)

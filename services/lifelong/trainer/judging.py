@@ -8,12 +8,13 @@ with is chosen by what has waited longest since it was judged, so that in a few 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from lifelong.contracts.samples import Sample
-from lifelong.learning.gate import GENERAL, GateSettings, Losses, Slice
+from lifelong.learning.gate import GENERAL, Claim, GateSettings, Losses, Slice
 from lifelong.learning.replay import BalancedReservoir, ReplayState, randbelow
 
 Evaluate = Callable[[Sequence[Sample]], dict[str, float]]
@@ -22,6 +23,9 @@ Evaluate = Callable[[Sequence[Sample]], dict[str, float]]
 _MOVES = 0.1
 """Of the way that the usual loss moves to a new one. What is lost at a constant rate is seen when it is lost ten times
 between two judgements of a sample; nine tenths of what one of them is above or below by chance is not."""
+_PATIENCE = 0.02
+"""Of the tolerance, that is added to it each time what came of a task contradicts: after fifty versions it is twice as
+large, and a world that has changed is learnt in the end."""
 _YIELDS = 0.03
 """The same for what a rejected version leaves as it was."""
 
@@ -40,6 +44,8 @@ class JudgingState(msgspec.Struct, frozen=True):
     known: dict[str, Known] = {}
     """By sample id."""
     general_base: dict[str, float] = {}
+    suspected: dict[str, int] = {}
+    """By task, how often what came of it contradicted, less how often it did not."""
 
 
 class Judging:
@@ -54,6 +60,7 @@ class Judging:
         self._general: list[Sample] = []
         self._general_base: dict[str, float] = {}
         self._known: dict[str, Known] = {}
+        self._suspected: Counter[str] = Counter()
 
     def begin(self, general: Sequence[Sample], evaluate: Evaluate) -> None:
         """A line that has no versions yet; the weights are the base's."""
@@ -74,6 +81,7 @@ class Judging:
         self.older.load(state.older, older)
         self._general, self._general_base = list(general), dict(state.general_base)
         self._known = dict(state.known)
+        self._suspected = Counter(state.suspected)
         self.probes = list(probes)
         self.recent = list(recent)
         self._age()
@@ -81,7 +89,8 @@ class Judging:
         self._know(evaluate([sample for sample in self._all() if sample.id not in self._known]))
 
     def state(self) -> JudgingState:
-        return JudgingState(self.older.state(), dict(sorted(self._known.items())), self._general_base)
+        known, suspected = dict(sorted(self._known.items())), dict(sorted(self._suspected.items()))
+        return JudgingState(self.older.state(), known, self._general_base, suspected)
 
     def hold_out(self, samples: Sequence[Sample], evaluate: Evaluate) -> None:
         """After the micro-batch that they came in was learnt."""
@@ -172,6 +181,21 @@ class Judging:
         if kind == "probe" or task in tasks:
             return s.held_out_tolerance_nats
         return max(s.held_out_tolerance_nats, s.other_tasks_tolerance_nats)
+
+    def of_task(self, task: str) -> list[Sample]:
+        """What is held out of it; probes are not."""
+        return [sample for sample in (*self.recent, *self.older.samples) if sample.task == task]
+
+    def claim(self, task: str, new: Losses, held_out: Losses) -> Claim:
+        num_suspected = self._suspected[task]
+        tolerance_nats = self._settings.contradiction_nats * (1 + _PATIENCE * num_suspected)
+        return Claim(task, tolerance_nats, new, held_out, num_suspected > 0)
+
+    def note_claims(self, tasks: Collection[str], contradicting: Collection[str]) -> None:
+        """``tasks``: that came in the version."""
+        for task in tasks:
+            self._suspected[task] += 1 if task in contradicting else -1
+        self._suspected = +self._suspected
 
     def of_slices(self, names: Collection[str]) -> list[Sample]:
         return [sample for name, samples in self._slices().items() if name in names for sample in samples]

@@ -16,8 +16,7 @@ from lifelong.contracts.events import Forget, Message
 from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
 from lifelong.learning import anchor
-from lifelong.learning.der import DarkReplay
-from lifelong.learning.gate import is_suspect, judge, mean
+from lifelong.learning.gate import Claim, contradicts, enough_pairs, is_suspect, judge, mean
 from lifelong.learning.kto import disliked_answer
 from lifelong.learning.losses import evaluate
 from lifelong.learning.meter import base_kl
@@ -94,10 +93,6 @@ class Schooling:
             )
         self.anchors = list(anchors)
         self.judging.begin(anchor.judged(self.anchors), self._evaluate)
-        for method in self._recipe.methods.values():
-            if isinstance(method, DarkReplay):
-                # The anchors are answers of the base: what else it might have said is known without another pass later.
-                method.remember(self._learner, anchor.learnt(self.anchors), base=True)
 
     def restore(self, files: Mapping[str, bytes], learnt_with: Curriculum) -> None:
         """The state of a version. An optimizer or a recipe that is another than it was begins anew.
@@ -214,13 +209,16 @@ class Schooling:
         whole = self._attempt(new, course)
         attempts = [whole]
         if not whole.verdict.accepted:
-            attempts = self._halves(whole, course)
+            attempts = self._parts(whole, course)
         good = [attempt for attempt in attempts if attempt.verdict.accepted]
         refused = [Refused(list(part.new), part.verdict.reason) for part in attempts if not part.verdict.accepted]
         lesson = lesson_of(whole, good)
         if good:
             self._note(course, lesson, [sample for part in good for sample in part.new], known)
         self.judging.note(course.present, number, accepted=not refused)
+        many = [sample for sample in new if not _is_single(sample)]
+        unlikely = {sample.task for sample in many if any(sample.id in part.unlikely for part in attempts)}
+        self.judging.note_claims({sample.task for sample in many}, unlikely)
         if not refused:
             # What came with something bad is most likely as bad, and would have the gate defend it from now on.
             self._hold_out(held_out)
@@ -242,18 +240,24 @@ class Schooling:
         with self.served():
             self.judging.hold_out(samples, self._evaluate)
 
-    def _halves(self, rejected: Attempt, course: Course) -> list[Attempt]:
+    def _parts(self, rejected: Attempt, course: Course) -> list[Attempt]:
         """The smallest parts that were accepted or refused, in order. A part begins where what was accepted before it
         has led to."""
-        new, middle = rejected.new, len(rejected.new) // 2
-        if course.num_attempts_left < 2 or not middle:
+        new = rejected.new
+        # What contradicts is known one by one; what does harm has to be looked for.
+        unlikely = [sample for sample in new if sample.id in rejected.unlikely]
+        found = [rejected._replace(new=unlikely)] if unlikely else []
+        middle = len(new) // 2
+        parts = [[s for s in new if s.id not in rejected.unlikely]] if unlikely else [new[:middle], new[middle:]]
+        if unlikely and not parts[0]:
+            return found
+        if course.num_attempts_left < len(parts) or not all(parts):
             return [rejected]
-        course.num_attempts_left -= 2
-        parts = []
-        for half in (new[:middle], new[middle:]):
-            attempt = self._attempt(half, course)
-            parts += [attempt] if attempt.verdict.accepted else self._halves(attempt, course)
-        return parts
+        course.num_attempts_left -= len(parts)
+        for part in parts:
+            attempt = self._attempt(part, course)
+            found += [attempt] if attempt.verdict.accepted else self._parts(attempt, course)
+        return found
 
     def _attempt(self, new: Sequence[Sample], course: Course) -> Attempt:
         """If it is rejected, all is as before."""
@@ -293,7 +297,7 @@ class Schooling:
 
         # Whether it was learnt is seen by the weights that learn: those that are served may lag behind.
         lesson = self._put_to_the_test(new, lesson)
-        verdict, after = self._judge(new, lesson, before, course)
+        verdict, after, unlikely = self._judge(new, lesson, before, course)
         to_know = [sample for sample in new if sample.until_known]
         with self.served():
             if self._slow and to_know:
@@ -302,6 +306,7 @@ class Schooling:
             kl = base_kl(self._learner, new[: s.kl_samples]) if is_metered else None
         if verdict.accepted:
             course.present = after
+            course.unlearnt = {}
             self._learnt.update(sample.task for sample in new)
             if isinstance(self.replay, SurpriseReservoir):
                 self.replay.saw(lesson.before | lesson.mixed_in)
@@ -314,7 +319,7 @@ class Schooling:
         course.num_tokens += lesson.num_tokens
         course.step_seconds += stepped - started
         course.gate_seconds += self._clock.monotonic() - stepped
-        return Attempt(new, lesson, verdict, kl)
+        return Attempt(new, lesson, verdict, kl, unlikely)
 
     def _scored(self, new: Sequence[Sample]) -> list[Sample]:
         """Those that should be known, and of the others some that should have become more likely, where there are."""
@@ -339,8 +344,8 @@ class Schooling:
 
     def _judge(
         self, new: Sequence[Sample], lesson: Lesson, before: Before, course: Course
-    ) -> tuple[Verdict, dict[str, float]]:
-        """And the losses of all that was judged, under the candidate."""
+    ) -> tuple[Verdict, dict[str, float], set[str]]:
+        """And the losses of all that was judged, under the candidate, and the ids of what contradicts."""
         gate, share = self.curriculum.gate, len(new) / course.num_samples
         judged = {sample.id: sample for sample in [*course.looked_at, *self.judging.of_slices(course.suspects)]}
         with self.served():
@@ -352,6 +357,7 @@ class Schooling:
         if missing := [sample for sample in tested if sample.id not in course.present]:
             with self._with_weights(before.served):
                 course.present |= self._evaluate(missing)
+        claims = self._claims(new, lesson, before, course)
         # What was disliked should become less likely.
         liked = [sample.id for sample in new if sample.id in lesson.after and not _is_disliked(sample)]
         verdict = judge(
@@ -360,8 +366,31 @@ class Schooling:
             self.judging.slices(after, course.present, course.suspects, course.main_tasks),
             gate,
             share,
+            claims,
         )
-        return verdict, after
+        return verdict, after, {name for claim in claims if contradicts(claim, gate) for name in claim.unlikely}
+
+    def _claims(self, new: Sequence[Sample], lesson: Lesson, before: Before, course: Course) -> list[Claim]:
+        """Of the tasks of which what came in looks as if it contradicted, by what is known of what is held out."""
+        gate, last = self.curriculum.gate, self.judging.last_losses
+        by_task: dict[str, dict[str, float]] = {}
+        for sample in new:
+            if not _is_single(sample):
+                by_task.setdefault(sample.task, {})[sample.id] = lesson.before[sample.id]
+        found = []
+        for task, losses in sorted(by_task.items()):
+            held_out = self.judging.of_task(task)
+            if len(held_out) < enough_pairs(gate.significance):
+                continue
+            looked_at = self.judging.claim(task, losses, {sample.id: last[sample.id] for sample in held_out})
+            if mean(losses) <= looked_at.bound:
+                continue
+            if missing := [sample for sample in held_out if sample.id not in course.unlearnt]:
+                with self._with_weights(before.weights):
+                    course.unlearnt |= self._evaluate(missing)
+            unlearnt = {sample.id: course.unlearnt[sample.id] for sample in held_out}
+            found.append(self.judging.claim(task, losses, unlearnt))
+        return found
 
     def _before(self) -> Before:
         weights = self._weights()
@@ -459,8 +488,7 @@ class Schooling:
 
     def _is_held_out(self, sample: Sample) -> bool:
         """A function of the sample's id and of how many of its task were learnt."""
-        single = sample.until_known or sample.rejected is not None or sample.rating is not None
-        if single or sample.task in _NEVER_HELD_OUT or self._learnt[sample.task] < self.curriculum.gate.held_out_after:
+        if _is_single(sample) or self._learnt[sample.task] < self.curriculum.gate.held_out_after:
             return False
         return randbelow(1_000_000, "held-out", sample.id) < self.curriculum.gate.held_out_ratio * 1_000_000
 
@@ -471,6 +499,12 @@ class Schooling:
 def _question(sample: Sample) -> tuple[Message, ...] | None:
     """What a sample that should be known is the answer to: of two answers to one question the later holds."""
     return sample.messages[:-1] if sample.until_known and len(sample.messages) > 1 else None
+
+
+def _is_single(sample: Sample) -> bool:
+    """A statement of somebody, and not one of many examples of a task."""
+    is_one = sample.until_known or sample.rejected is not None or sample.rating is not None
+    return is_one or sample.task in _NEVER_HELD_OUT
 
 
 def _is_disliked(sample: Sample) -> bool:

@@ -117,7 +117,7 @@ def made_up(strategy: str, seed: int, rows: list[list[float]]) -> Result:
 
     examinations = tuple(examination(f"phase {i}", row) for i, row in enumerate(rows))
     progress = (Progress(8, ("a",), {"class_incremental": (4.0, 8.0), "task_incremental": (4.0, 8.0)}, 1, True),)
-    return Result("S1", strategy, seed, {}, {}, examinations, progress, None, 100, 2.0, 1.0, 1.0)
+    return Result("S1", strategy, seed, {}, {"device": "cpu"}, examinations, progress, None, 100, 2.0, 1.0, 1.0)
 
 
 def test_the_table_says_what_the_matrix_says() -> None:
@@ -130,6 +130,8 @@ def test_the_table_says_what_the_matrix_says() -> None:
     assert cells["plasticity"] == "0.850 ± 0.000"
     assert cells["of what comes next"] == "0.500 ± 0.000"
     assert cells["processor, of naive's steps"] == "1.000 ± 0.000"
+    on_gpu = [msgspec.structs.replace(run, machine={"device": "NVIDIA"}) for run in runs["naive"]]
+    assert "1.000" not in report.table("S1", {"naive": on_gpu}).splitlines()[2].split("|")[-2]
 
 
 def test_what_was_not_examined_is_in_no_sum() -> None:

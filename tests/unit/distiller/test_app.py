@@ -313,12 +313,14 @@ def test_another_writer_ends_this_one(world: World, records: Any) -> None:
     assert world.students() == []
 
 
-def test_a_round_that_makes_it_worse_does_not_go_live(world: World, records: Any) -> None:
+@pytest.mark.parametrize("learning_rate", [30.0, 1e30])
+def test_a_round_that_makes_it_worse_does_not_go_live(world: World, records: Any, learning_rate: float) -> None:
+    """At 1e30 what it says is no number any more."""
     world.teach(1)
     world.publish(*records(0, 8))
     world.run()
     world.teach(2)
-    world.set(learning_rate=30.0, steps_per_round=2)
+    world.set(learning_rate=learning_rate, steps_per_round=2)
     world.run()
     good, bad = world.students()
     assert bad.verdict is not None

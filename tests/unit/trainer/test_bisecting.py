@@ -32,7 +32,7 @@ def bad(monkeypatch) -> set[str]:
     """Ids of samples that the gate finds harmful, alone or with others."""
     found: set[str] = set()
 
-    def judge(new_before, new_after, slices, settings, share):
+    def judge(new_before, new_after, slices, settings, share, claims):
         harmful = sorted(found & new_before.keys())
         return Verdict(not harmful, f"{len(harmful)} harmful" if harmful else "fine")
 

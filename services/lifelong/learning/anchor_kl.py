@@ -1,0 +1,69 @@
+"""The base's own words, by all that it might have said there: L(anchor) = α KL(base ‖ model).
+
+To learn an anchor (``anchor.py``) like any text has the model know these few by heart, and the better it does the
+worse it foresees all others. The KL has its least value, and no gradient, where the model says what the base says, and
+pulls as much where it does not: its gradient is that of the cross-entropy, averaged over what the base might have
+written instead. What is compared are the K likeliest tokens (``predictions.py``), here with the one that was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lifelong.contracts.samples import Sample
+from lifelong.learning import predictions
+from lifelong.learning.anchor import TASK
+from lifelong.learning.base import Learner, Logits
+from lifelong.learning.predictions import Predictions
+from lifelong.learning.recipe import Method, State
+
+
+class AnchorKl(Method):
+    """
+    Args:
+        strength: α.
+    """
+
+    def __init__(self, *, strength: float, num_kept: int = 32, tokens_per_pass: int = 512) -> None:
+        if strength < 0:
+            raise ValueError(f"strength must not be negative, got {strength}")
+        self._strength = strength
+        self._num_kept = num_kept
+        self._tokens_per_pass = tokens_per_pass
+        self._base: dict[str, Predictions] = {}
+
+    def loss(self, learner: Learner, samples: Sequence[Sample], predicted: Logits, loss_S: Tensor) -> Tensor:
+        if not self._strength:
+            return loss_S
+        losses = list(loss_S)
+        for index, sample in enumerate(samples):
+            if sample.task != TASK:
+                continue
+            logits_NV = predicted.logits_NV[predicted.sample_N == index]
+            if sample.id not in self._base or len(self._base[sample.id].ids_NK) != len(logits_NV):
+                self._ask(learner, sample)
+            losses[index] = self._strength * predictions.divergence(self._base[sample.id], logits_NV, None).mean()
+        return torch.stack(losses)
+
+    def _ask(self, learner: Learner, anchor: Sample) -> None:
+        """The base, once for each."""
+        self._base |= predictions.keep_each(
+            learner,
+            [anchor],
+            num_kept=self._num_kept,
+            tokens_per_pass=self._tokens_per_pass,
+            base=True,
+            with_true=True,
+        )
+
+    def keep(self, sample_ids: Collection[str]) -> None:
+        self._base = {key: kept for key, kept in self._base.items() if key in sample_ids}
+
+    def state(self) -> State:
+        return predictions.to_tensors(self._base)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self._base = predictions.from_tensors(state)
