@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.learning.toy import ToyLearner, copy_of, same, toy_sample
+from tests.learning.toy import ToyLearner, copy_of, same, toy_anchor, toy_sample
 from torch.nn import functional as F
 
-from lifelong.learning.anchor import TASK
 from lifelong.learning.anchor_kl import AnchorKl
 from lifelong.learning.losses import sample_losses
 
-ANCHOR, SAMPLE = toy_sample(1, task=TASK), toy_sample(2)
+ANCHOR, SAMPLE = toy_anchor(1), toy_sample(2, task="anchor")
 
 
 def loss(method, learner, samples):

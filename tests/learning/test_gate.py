@@ -162,8 +162,10 @@ def test_a_falsely_rejected_version_is_rare():
 
 
 def claim(new, held_out, **fields) -> Claim:
-    known = {f"h{number}": loss for number, loss in enumerate(held_out)}
-    return Claim("a", fields.pop("tolerance_nats", 0.5), of(*new), known, **fields)
+    """All with one answer."""
+    expected = sum(held_out) / len(held_out)
+    beside = {f"h{number}": loss - expected for number, loss in enumerate(held_out)}
+    return Claim("a", fields.pop("tolerance_nats", 0.5), of(*new), dict.fromkeys(of(*new), expected), beside, **fields)
 
 
 def of_claim(one: Claim):
@@ -179,12 +181,25 @@ def test_what_contradicts_what_is_known_well_is_rejected_and_named():
         verdict.reason == "what came of a contradicts what is held out of it: 1.550, at most 0.667 (p 0.033, 4 samples)"
     )
     assert verdict.scores["new:a"] == pytest.approx(1.55)
-    assert verdict.scores["held_out:a"] == pytest.approx(1 / 6)
+    assert verdict.scores["expected:a"] == pytest.approx(1 / 6)
     assert verdict.scores["new_p:a"] == pytest.approx(7 / 210)
 
 
 def test_what_is_a_little_less_likely_does_not_contradict():
     assert of_claim(claim([0.6] * 6, [0.2] * 6)).accepted
+
+
+def test_what_is_as_likely_as_its_own_answer_does_not_contradict():
+    """That answer is less likely than others: it came later."""
+    late = msgspec.structs.replace(claim([1.2] * 6, [0.1] * 6), expected=of(*[0.9] * 6))
+    assert of_claim(late).accepted
+
+
+def test_of_what_contradicts_only_what_is_less_likely_than_its_own_answer_is_refused():
+    one = claim([3.0, 3.1, 2.9, 0.8], [0.1] * 6)
+    one = msgspec.structs.replace(one, expected={**one.expected, "s3": 0.9})
+    assert contradicts(one, SETTINGS)
+    assert one.unlikely == ["s0", "s1", "s2"]
 
 
 def test_what_may_be_chance_does_not_contradict_unless_it_is_suspected():
@@ -194,12 +209,7 @@ def test_what_may_be_chance_does_not_contradict_unless_it_is_suspected():
     assert not of_claim(msgspec.structs.replace(odd, is_suspected=True)).accepted
 
 
-def test_what_is_not_known_well_cannot_be_contradicted():
-    """As texts: another subject is less likely, and no mistake."""
-    assert of_claim(claim([4.0] * 6, [2.0] * 6)).accepted
-
-
 def test_a_claim_that_is_no_number_contradicts():
-    broken = claim([math.nan, 0.1], [0.1] * 6)
+    broken = claim([math.nan, 0.05], [0.1] * 6)
     assert not of_claim(broken).accepted
     assert broken.unlikely == ["s0"]

@@ -8,11 +8,10 @@ import msgspec
 import pytest
 import safetensors.torch
 import torch
-from tests.learning.toy import ToyLearner, copy_of, same, toy_sample
+from tests.learning.toy import ToyLearner, copy_of, same, toy_anchor, toy_sample
 
 from lifelong.contracts.samples import Sample
 from lifelong.learning import agem
-from lifelong.learning.anchor import TASK
 from lifelong.learning.anchor_kl import AnchorKl
 from lifelong.learning.der import DarkReplay
 from lifelong.learning.dynamic_evaluation import DynamicEvaluation
@@ -29,7 +28,7 @@ from lifelong.learning.recipe import Method, Recipe
 from lifelong.learning.settings import LearningSettings
 from lifelong.learning.surprise import SurpriseReservoir
 
-ANCHORS = [toy_sample(900, task=TASK), toy_sample(901, task=TASK)]
+ANCHORS = [toy_anchor(900), toy_anchor(901)]
 SETTINGS = LearningSettings(learning_rate=0.02, min_steps=2, max_steps=4, target_loss_nats=0.5, tokens_per_pass=12)
 
 # Each with a strength that does something, and as good as absent.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import torch
 
 from lifelong.contracts.events import Message
@@ -60,6 +61,10 @@ class ToyLearner:
 
     def num_targets(self, sample: Sample) -> int:
         return len(sample.messages[-1].content)
+
+
+def toy_anchor(number: int) -> Sample:
+    return msgspec.structs.replace(toy_sample(number), id=f"anchor-{number}")
 
 
 def copy_of(learner: ToyLearner) -> dict[str, torch.Tensor]:

@@ -87,6 +87,11 @@ def _anchor(name: str, *, messages: tuple[Message, ...] = (), text: str | None =
     return Sample(id=key, event_id=key, event_time=0.0, task=TASK, messages=messages, text=text)
 
 
+def is_anchor(sample: Sample) -> bool:
+    """By its id, which no sample of the stream has: a task may be called anything."""
+    return sample.id.startswith(f"{TASK}-")
+
+
 def learnt(anchors: Sequence[Sample]) -> list[Sample]:
     return [anchor for index, anchor in enumerate(anchors) if index % _JUDGED_EVERY != _JUDGED_EVERY - 1]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lifelong.contracts.samples import Sample
 from lifelong.learning import predictions
-from lifelong.learning.anchor import TASK
+from lifelong.learning.anchor import is_anchor
 from lifelong.learning.base import Learner, Logits
 from lifelong.learning.predictions import Predictions
 from lifelong.learning.recipe import Method, State
@@ -40,7 +40,7 @@ class AnchorKl(Method):
             return loss_S
         losses = list(loss_S)
         for index, sample in enumerate(samples):
-            if sample.task != TASK:
+            if not is_anchor(sample):
                 continue
             logits_NV = predicted.logits_NV[predicted.sample_N == index]
             if sample.id not in self._base or len(self._base[sample.id].ids_NK) != len(logits_NV):

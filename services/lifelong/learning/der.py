@@ -62,7 +62,7 @@ class DarkReplay(Method):
         mixed_S = mix(self._kept, samples, predicted, loss_S, self._beta, self._alpha)
         if self._when == "replayed" and self._alpha:
             for index, sample in enumerate(samples):
-                if sample.id not in self._new and sample.id not in self._kept and sample.task != anchor.TASK:
+                if sample.id not in self._new and sample.id not in self._kept and not anchor.is_anchor(sample):
                     mine_N = predicted.sample_N == index
                     self._kept[sample.id] = predictions.keep(
                         predicted.logits_NV[mine_N], predicted.targets_N[mine_N], self._num_kept

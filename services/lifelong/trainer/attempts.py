@@ -87,7 +87,7 @@ class Course:
     present: dict[str, float] = field(default_factory=dict)
     """Losses under the weights as they are, as far as known."""
     unlearnt: dict[str, float] = field(default_factory=dict)
-    """The same under those that learn."""
+    """The same under those that learn, of new samples too."""
     replayed: dict[str, Sample] = field(default_factory=dict)
     num_steps: int = 0
     num_tokens: int = 0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import msgspec
 
 from lifelong.contracts.samples import Sample
-from lifelong.learning.gate import GENERAL, Claim, GateSettings, Losses, Slice
+from lifelong.learning.gate import GENERAL, Claim, GateSettings, Losses, Slice, enough_pairs, mean
 from lifelong.learning.replay import BalancedReservoir, ReplayState, randbelow
 
 Evaluate = Callable[[Sequence[Sample]], dict[str, float]]
@@ -23,9 +23,9 @@ Evaluate = Callable[[Sequence[Sample]], dict[str, float]]
 _MOVES = 0.1
 """Of the way that the usual loss moves to a new one. What is lost at a constant rate is seen when it is lost ten times
 between two judgements of a sample; nine tenths of what one of them is above or below by chance is not."""
-_PATIENCE = 0.02
-"""Of the tolerance, that is added to it each time what came of a task contradicts: after fifty versions it is twice as
-large, and a world that has changed is learnt in the end."""
+_PATIENCE_NATS = 0.005
+"""That are added to the tolerance each time what came of a task contradicts: after some hundred versions a world that
+has changed is let in."""
 _YIELDS = 0.03
 """The same for what a rejected version leaves as it was."""
 
@@ -44,8 +44,8 @@ class JudgingState(msgspec.Struct, frozen=True):
     known: dict[str, Known] = {}
     """By sample id."""
     general_base: dict[str, float] = {}
-    suspected: dict[str, int] = {}
-    """By task, how often what came of it contradicted, less how often it did not."""
+    suspected: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    """By task, how often what came of it contradicted, less how often it did not; unset if none did."""
 
 
 class Judging:
@@ -81,7 +81,7 @@ class Judging:
         self.older.load(state.older, older)
         self._general, self._general_base = list(general), dict(state.general_base)
         self._known = dict(state.known)
-        self._suspected = Counter(state.suspected)
+        self._suspected = Counter(state.suspected or {})
         self.probes = list(probes)
         self.recent = list(recent)
         self._age()
@@ -90,7 +90,7 @@ class Judging:
 
     def state(self) -> JudgingState:
         known, suspected = dict(sorted(self._known.items())), dict(sorted(self._suspected.items()))
-        return JudgingState(self.older.state(), known, self._general_base, suspected)
+        return JudgingState(self.older.state(), known, self._general_base, suspected or msgspec.UNSET)
 
     def hold_out(self, samples: Sequence[Sample], evaluate: Evaluate) -> None:
         """After the micro-batch that they came in was learnt."""
@@ -186,10 +186,33 @@ class Judging:
         """What is held out of it; probes are not."""
         return [sample for sample in (*self.recent, *self.older.samples) if sample.task == task]
 
-    def claim(self, task: str, new: Losses, held_out: Losses) -> Claim:
-        num_suspected = self._suspected[task]
-        tolerance_nats = self._settings.contradiction_nats * (1 + _PATIENCE * num_suspected)
-        return Claim(task, tolerance_nats, new, held_out, num_suspected > 0)
+    def is_suspected(self, task: str) -> bool:
+        return self._suspected[task] > 0
+
+    def claim(self, task: str, new: Sequence[Sample], losses: Losses, known: Losses) -> Claim | None:
+        """
+        Args:
+            new: that came of the task; ``losses``: of these, before they were learnt.
+            known: of what is held out of it.
+
+        Returns:
+            ``None`` if nothing came with an answer that is known well, or too little with such answers is held out.
+        """
+        s, is_suspected = self._settings, self.is_suspected(task)
+        if not s.known_nats:
+            return None
+        by_answer: dict[str, dict[str, float]] = {}
+        for sample in self.of_task(task):
+            by_answer.setdefault(_answer(sample), {})[sample.id] = known[sample.id]
+        # What was let in of a burst must not end the suspicion; nor is a single sample enough to begin it.
+        limit, least = (math.inf, 1) if is_suspected else (s.known_nats, 2)
+        well = {answer: of for answer, of in by_answer.items() if len(of) >= least and mean(of) <= limit}
+        expected = {sample.id: mean(well[answer]) for sample in new if (answer := _answer(sample)) in well}
+        beside = {name: _above_others(name, of) for of in well.values() for name in of}
+        if not expected or len(beside) < enough_pairs(s.significance):
+            return None
+        tolerance_nats = s.contradiction_nats + _PATIENCE_NATS * self._suspected[task]
+        return Claim(task, tolerance_nats, {key: losses[key] for key in expected}, expected, beside, is_suspected)
 
     def note_claims(self, tasks: Collection[str], contradicting: Collection[str]) -> None:
         """``tasks``: that came in the version."""
@@ -236,3 +259,13 @@ class Judging:
     def _forget_the_gone(self) -> None:
         kept = {sample.id for sample in self._all()}
         self._known = {name: known for name, known in self._known.items() if name in kept}
+
+
+def _answer(sample: Sample) -> str:
+    """Texts are no answers, and none is like another."""
+    return sample.messages[-1].content if sample.messages else sample.id
+
+
+def _above_others(name: str, losses: Losses) -> float:
+    """Than the mean of the others; alone it says nothing."""
+    return losses[name] - mean({key: loss for key, loss in losses.items() if key != name}) if len(losses) > 1 else 0.0

@@ -22,7 +22,11 @@ from lifelong.trainer.config import Curriculum, Settings
 
 log = logging.getLogger(__name__)
 
-_UNRECORDED: dict[str, dict[str, Any]] = {"learning": {"step_samples": 0}, "recipe": msgspec.structs.asdict(PLAIN)}
+_UNRECORDED: dict[str, dict[str, Any]] = {
+    "learning": {"step_samples": 0},
+    "recipe": msgspec.structs.asdict(PLAIN),
+    "gate": {"known_nats": 0.0, "other_tasks_tolerance_nats": 0.0},
+}
 """What was so before there was a setting for it."""
 
 S = TypeVar("S", bound=msgspec.Struct)

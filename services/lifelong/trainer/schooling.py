@@ -16,7 +16,7 @@ from lifelong.contracts.events import Forget, Message
 from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
 from lifelong.learning import anchor
-from lifelong.learning.gate import Claim, contradicts, enough_pairs, is_suspect, judge, mean
+from lifelong.learning.gate import Claim, contradicts, is_suspect, judge, mean
 from lifelong.learning.kto import disliked_answer
 from lifelong.learning.losses import evaluate
 from lifelong.learning.meter import base_kl
@@ -185,7 +185,7 @@ class Schooling:
         probes: Sequence[Sample] = (),
     ) -> Report:
         """The micro-batch that leads to version ``number``. What of it is rejected leaves no trace, but for what was
-        forgotten and the probes."""
+        forgotten, the probes, and suspicion."""
         for kept in (self.replay, self.judging):
             kept.remove(lambda sample: any(must_be_forgotten(sample, forget) for forget in forgets))
         new, held_out, num_superseded, num_skipped = self._sort(samples)
@@ -372,24 +372,23 @@ class Schooling:
 
     def _claims(self, new: Sequence[Sample], lesson: Lesson, before: Before, course: Course) -> list[Claim]:
         """Of the tasks of which what came in looks as if it contradicted, by what is known of what is held out."""
-        gate, last = self.curriculum.gate, self.judging.last_losses
-        by_task: dict[str, dict[str, float]] = {}
+        by_task: dict[str, list[Sample]] = {}
         for sample in new:
             if not _is_single(sample):
-                by_task.setdefault(sample.task, {})[sample.id] = lesson.before[sample.id]
+                by_task.setdefault(sample.task, []).append(sample)
         found = []
-        for task, losses in sorted(by_task.items()):
-            held_out = self.judging.of_task(task)
-            if len(held_out) < enough_pairs(gate.significance):
+        for task, samples in sorted(by_task.items()):
+            looked_at = self.judging.claim(task, samples, lesson.before, self.judging.last_losses)
+            is_likely = looked_at is None or mean(looked_at.new) <= looked_at.bound
+            if is_likely and not self.judging.is_suspected(task):
                 continue
-            looked_at = self.judging.claim(task, losses, {sample.id: last[sample.id] for sample in held_out})
-            if mean(losses) <= looked_at.bound:
-                continue
-            if missing := [sample for sample in held_out if sample.id not in course.unlearnt]:
+            # The losses of the later steps are from after the first ones.
+            both = [*samples, *self.judging.of_task(task)]
+            if missing := [sample for sample in both if sample.id not in course.unlearnt]:
                 with self._with_weights(before.weights):
                     course.unlearnt |= self._evaluate(missing)
-            unlearnt = {sample.id: course.unlearnt[sample.id] for sample in held_out}
-            found.append(self.judging.claim(task, losses, unlearnt))
+            claim = self.judging.claim(task, samples, course.unlearnt, course.unlearnt)
+            found += [claim] if claim else []
         return found
 
     def _before(self) -> Before:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from lifelong.contracts.events import Message
 from lifelong.learning.gate import GateSettings, is_suspect
 from lifelong.trainer.attempts import main_tasks
 from lifelong.trainer.judging import Judging, JudgingState, Known
@@ -164,3 +165,68 @@ def test_with_smaller_settings_the_rest_is_let_go(judging):
     smaller.load(judging.state(), judging.recent, judging.older.samples, [], [], evaluate())
     assert (len(smaller.recent), len(smaller.older)) == (1, 2)
     assert smaller.state().known.keys() == {*ids(smaller.recent), *ids(smaller.older.samples)}
+
+
+@pytest.fixture
+def labelled(new_sample):
+    def make(label: str, first: int, number: int):
+        samples = [new_sample(n, task="a", until_known=False) for n in range(first, first + number)]
+        return [msgspec.structs.replace(s, messages=(s.messages[0], Message("assistant", label))) for s in samples]
+
+    return make
+
+
+@pytest.fixture
+def of_labels(labelled):
+    """Held out: five of x, which is known well, two of y, which is not."""
+    found = Judging(msgspec.structs.replace(SETTINGS, recent_capacity=20), seed=0)
+    found.hold_out(labelled("x", 0, 5), evaluate(0.2))
+    found.hold_out(labelled("y", 10, 2), evaluate(1.5))
+    return found
+
+
+def claim_of(judging, samples, loss=2.0):
+    return judging.claim("a", samples, dict.fromkeys(ids(samples), loss), judging.last_losses)
+
+
+def test_what_comes_is_held_against_what_is_held_out_with_the_same_answer(of_labels, labelled):
+    came = [*labelled("x", 20, 2), *labelled("y", 30, 1), *labelled("z", 40, 1)]
+    claim = claim_of(of_labels, came)
+    assert [*claim.new] == ["0-20-0", "0-21-0"]  # y is not known well, z not at all
+    assert claim.expected == {"0-20-0": 0.2, "0-21-0": 0.2}
+    assert claim.beside == {f"0-{number}-0": pytest.approx(0.0) for number in range(5)}
+    assert (claim.bound, claim.is_suspected) == (pytest.approx(0.7), False)
+    assert claim_of(of_labels, labelled("z", 40, 3)) is None
+
+
+def test_under_suspicion_all_that_is_held_out_counts_and_the_tolerance_grows(of_labels, labelled):
+    for _ in range(100):
+        of_labels.note_claims({"a"}, {"a"})
+    claim = claim_of(of_labels, [*labelled("x", 20, 1), *labelled("y", 30, 1)])
+    assert claim.is_suspected
+    assert claim.expected == {"0-20-0": 0.2, "0-30-0": 1.5}
+    assert claim.tolerance_nats == pytest.approx(SETTINGS.contradiction_nats + 0.5)
+    state = of_labels.state()
+    assert state.suspected == {"a": 100}
+    for _ in range(101):
+        of_labels.note_claims({"a"}, ())
+    assert of_labels.state().suspected is msgspec.UNSET
+    assert not claim_of(of_labels, labelled("x", 20, 1)).is_suspected
+
+
+def test_of_too_little_or_switched_off_nothing_is_claimed(labelled, of_labels):
+    few = Judging(SETTINGS, seed=0)
+    few.hold_out(labelled("x", 0, 4), evaluate(0.2))
+    assert claim_of(few, labelled("x", 20, 2)) is None
+    off = Judging(msgspec.structs.replace(SETTINGS, known_nats=0), seed=0)
+    off.load(of_labels.state(), of_labels.recent, of_labels.older.samples, (), (), evaluate())
+    assert claim_of(off, labelled("x", 20, 2)) is None
+
+
+def test_a_single_sample_of_an_answer_is_not_enough_to_know_it_well(of_labels, labelled):
+    of_labels.hold_out(labelled("z", 50, 1), evaluate(0.1))
+    assert claim_of(of_labels, labelled("z", 60, 2)) is None
+    of_labels.hold_out(labelled("z", 51, 1), evaluate(0.5))
+    claim = claim_of(of_labels, labelled("z", 60, 2))
+    assert claim.expected == {"0-60-0": pytest.approx(0.3), "0-61-0": pytest.approx(0.3)}
+    assert claim.beside["0-50-0"] == pytest.approx(-0.4)

@@ -98,6 +98,33 @@ def test_a_burst_of_wrong_labels_is_kept_out(new_trainer, new_record):
     assert min(gated.versions_at_fault) == 25
 
 
+def test_a_label_that_is_new_is_learnt_and_not_taken_for_a_wrong_one(new_trainer, new_record):
+    """In the same task, of which the other labels are known well."""
+    settings = Settings(
+        learning=LearningSettings(learning_rate=5e-3, kl_samples=0),
+        gate=GATE,
+        trainer=TrainerSettings(batch_size=8, anchor_prompts=("Who are you?", "What is rain?", "Why?")),
+    )
+    trainer = new_trainer(settings)
+    trainer.begin()
+    for number in range(48 * 8):
+        sample = weather(number)
+        if number >= 24 * 8 and number % 2:
+            messages = (
+                Message("user", f"{('gale', 'gust')[number % 4 // 2]} {number % 10}"),
+                Message("assistant", "w"),
+            )
+            sample = msgspec.structs.replace(sample, messages=messages)
+        trainer.take(new_record(number, sample))
+        if trainer.ready() == "size":
+            manifest = trainer.learn("size", epoch=1).manifest
+            assert not manifest.refused, manifest.verdict.reason
+    assert sample.messages[1].content == "w"
+    with trainer.schooling.served():
+        assert evaluate(trainer.schooling._learner, [sample], 512)[sample.id] < 0.5
+    assert right(trainer) == 1.0
+
+
 @pytest.mark.parametrize("kind", ["again", "late", "empty", "endless"])
 def test_what_looks_bad_and_does_no_harm(new_trainer, new_record, kind):
     settings = Settings(
