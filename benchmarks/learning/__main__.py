@@ -40,13 +40,13 @@ PLAN = {
     "S1": (
         *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-lean"),
         *("replay", "der", "ema", "ewc", "agem", "naive-8", "naive-twice", "lwf", "olora"),
-        *("avalanche-replay", "avalanche-ewc"),
+        *("avalanche-replay", "avalanche-ewc", "default-anchored", "default-by-heart"),
     ),
     "S1-blurry": ("blind-last", "blind-frequent", "naive", "default"),
-    "S1-recurring": ("blind-last", "blind-frequent", "naive", "default"),
-    "S1-poison": ("naive", "default", "default-ungated"),
-    "S2": ("frozen", "naive", "default", "joint", "replay", "ewc"),
-    "S3": ("naive", "memory", "default", "default-memory", "default-fast", "default-late"),
+    "S1-recurring": ("blind-last", "blind-frequent", "naive", "default", "default-anchored"),
+    "S1-poison": ("naive", "default", "default-ungated", "default-anchored", "default-anchored-ungated"),
+    "S2": ("frozen", "naive", "default", "joint", "replay", "ewc", "default-anchored"),
+    "S3": ("naive", "memory", "default", "default-memory", "default-fast", "default-late", "default-anchored"),
 }
 QUICK_PLAN = {
     "S1": ("frozen", "blind-last", "naive", "default"),

@@ -29,6 +29,9 @@ _PLAIN = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0)
 _REPLAY = msgspec.structs.replace(_PLAIN, replay_samples=2)
 
 
+_ANCHORED = Curriculum(recipe=RecipeSettings(anchor_kl=10.0))
+
+
 class Avalanche(msgspec.Struct, frozen=True):
     """A strategy out of ``avalanche.training.supervised``."""
 
@@ -108,6 +111,12 @@ STRATEGIES = {
         "what lifelong does without any configuration: DER++ on 4 old samples and 1 of the base beside 4 new ones, "
         "slow weights are served, the gate",
         Curriculum(),
+    ),
+    "default-anchored": Strategy("the default, nearer to the base: α 10 of the KL from it", _ANCHORED),
+    "default-anchored-ungated": Strategy("the same without the gate", _ANCHORED._replace(gate=_OPEN)),
+    "default-by-heart": Strategy(
+        "the default, but the base's own words are learnt like any text",
+        Curriculum(recipe=RecipeSettings(anchor_kl=0.0)),
     ),
     "default-lean": Strategy("the default on 2 old samples", Curriculum(LearningSettings(replay_samples=2))),
     "default-fast": Strategy(

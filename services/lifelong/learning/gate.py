@@ -68,7 +68,8 @@ class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     significance: Annotated[float, Meta(gt=0, le=1)] = 0.05
     """Probability of chance up to which a difference counts. 1: the tolerances alone decide."""
     held_out_ratio: Annotated[float, Meta(ge=0, lt=1)] = 0.05
-    """Of the samples that are examples of a task; what should be known is never held out."""
+    """Of the samples that are examples of a task; and, while there is room, two of each of its labels: answers that
+    were learnt ten times. What should be known is never held out. 0: nothing is."""
     held_out_after: Annotated[int, Meta(ge=0)] = 20
     """Samples of a task that must have been learnt before any of it is held out."""
     recent_capacity: Annotated[int, Meta(ge=0)] = 16

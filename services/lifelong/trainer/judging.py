@@ -23,6 +23,8 @@ Evaluate = Callable[[Sequence[Sample]], dict[str, float]]
 _MOVES = 0.1
 """Of the way that the usual loss moves to a new one. What is lost at a constant rate is seen when it is lost ten times
 between two judgements of a sample; nine tenths of what one of them is above or below by chance is not."""
+OF_ANSWER = 2
+"""Held-out samples with an answer, for it to be known well."""
 _PATIENCE_NATS = 0.005
 """That are added to the tolerance each time what came of a task contradicts: after some hundred versions a world that
 has changed is let in."""
@@ -182,6 +184,11 @@ class Judging:
             return s.held_out_tolerance_nats
         return max(s.held_out_tolerance_nats, s.other_tasks_tolerance_nats)
 
+    def has_room_for(self, number: int) -> bool:
+        """Without letting go of anything that is held out."""
+        room = self._settings.recent_capacity + self._settings.older_capacity
+        return len(self.recent) + len(self.older.samples) + number <= room
+
     def of_task(self, task: str) -> list[Sample]:
         """What is held out of it; probes are not."""
         return [sample for sample in (*self.recent, *self.older.samples) if sample.task == task]
@@ -203,11 +210,11 @@ class Judging:
             return None
         by_answer: dict[str, dict[str, float]] = {}
         for sample in self.of_task(task):
-            by_answer.setdefault(_answer(sample), {})[sample.id] = known[sample.id]
+            by_answer.setdefault(answer_of(sample), {})[sample.id] = known[sample.id]
         # What was let in of a burst must not end the suspicion; nor is a single sample enough to begin it.
-        limit, least = (math.inf, 1) if is_suspected else (s.known_nats, 2)
+        limit, least = (math.inf, 1) if is_suspected else (s.known_nats, OF_ANSWER)
         well = {answer: of for answer, of in by_answer.items() if len(of) >= least and mean(of) <= limit}
-        expected = {sample.id: mean(well[answer]) for sample in new if (answer := _answer(sample)) in well}
+        expected = {sample.id: mean(well[answer]) for sample in new if (answer := answer_of(sample)) in well}
         beside = {name: _above_others(name, of) for of in well.values() for name in of}
         if not expected or len(beside) < enough_pairs(s.significance):
             return None
@@ -261,7 +268,7 @@ class Judging:
         self._known = {name: known for name, known in self._known.items() if name in kept}
 
 
-def _answer(sample: Sample) -> str:
+def answer_of(sample: Sample) -> str:
     """Texts are no answers, and none is like another."""
     return sample.messages[-1].content if sample.messages else sample.id
 

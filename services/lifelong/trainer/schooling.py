@@ -39,7 +39,7 @@ from lifelong.runtime.clock import Clock
 from lifelong.trainer import state as files_of
 from lifelong.trainer.attempts import Attempt, Before, Course, Refused, Report, lesson_of, main_tasks, verdict_of
 from lifelong.trainer.config import Curriculum
-from lifelong.trainer.judging import Judging
+from lifelong.trainer.judging import OF_ANSWER, Judging, answer_of
 from lifelong.trainer.signals import SIGNALS_FILE, Signals, begin_block
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,10 @@ _SLOW = "ema/slow."
 
 # Single statements of somebody, not examples of a task: holding one out would mean not to listen.
 _NEVER_HELD_OUT = frozenset({"feedback", "fact", "preference"})
+
+
+_IS_LABEL = 10
+"""Times that an answer was learnt in a task, to be one of its labels."""
 
 
 class Schooling:
@@ -461,7 +465,10 @@ class Schooling:
         able = [sample for given in samples if self._is_able(sample := self._as_taught(given))]
         last_word = {question: sample.id for sample in able if (question := _question(sample))}
         current = [s for s in able if (question := _question(s)) is None or last_word[question] == s.id]
-        held_out = [sample for sample in current if self._is_held_out(sample)]
+        held_out: list[Sample] = []
+        for sample in current:
+            if self._is_held_out(sample, held_out):
+                held_out.append(sample)
         out = {sample.id for sample in held_out}
         new = [sample for sample in current if sample.id not in out]
         return new, held_out, len(able) - len(current), len(samples) - len(able)
@@ -485,11 +492,27 @@ class Schooling:
             log.warning("sample %s of event %s cannot be learnt: %s", sample.id, sample.event_id, error)
             return False
 
-    def _is_held_out(self, sample: Sample) -> bool:
-        """A function of the sample's id and of how many of its task were learnt."""
-        if _is_single(sample) or self._learnt[sample.task] < self.curriculum.gate.held_out_after:
+    def _is_held_out(self, sample: Sample, others: Sequence[Sample]) -> bool:
+        """A function of the sample's id and of what was learnt of its task.
+
+        Args:
+            others: of the same micro-batch, that are held out.
+        """
+        ratio = self.curriculum.gate.held_out_ratio
+        if not ratio or _is_single(sample) or self._learnt[sample.task] < self.curriculum.gate.held_out_after:
             return False
-        return randbelow(1_000_000, "held-out", sample.id) < self.curriculum.gate.held_out_ratio * 1_000_000
+        return randbelow(1_000_000, "held-out", sample.id) < ratio * 1_000_000 or self._is_of_label(sample, others)
+
+    def _is_of_label(self, sample: Sample, others: Sequence[Sample]) -> bool:
+        """Whether the answer came so often that it is a label, and too little is held out with it to know it well."""
+
+        def num(samples: Sequence[Sample]) -> int:
+            return sum(s.task == sample.task and answer_of(s) == answer_of(sample) for s in samples)
+
+        if not self.judging.has_room_for(len(others) + 1):
+            return False  # Of more labels than there is room for, all would be held out and nothing learnt.
+        held_out = num([*self.judging.of_task(sample.task), *others])
+        return held_out < OF_ANSWER and num(self.replay.samples) >= _IS_LABEL
 
     def _evaluate(self, samples: Sequence[Sample]) -> dict[str, float]:
         return evaluate(self._learner, samples, self.curriculum.learning.tokens_per_pass)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 import pytest
 
 from lifelong.contracts.events import Message
 from lifelong.learning.gate import GateSettings, is_suspect
 from lifelong.trainer.attempts import main_tasks
+from lifelong.trainer.config import Settings, TrainerSettings
 from lifelong.trainer.judging import Judging, JudgingState, Known
 
 SETTINGS = GateSettings(recent_capacity=4, older_capacity=6, judged_samples=5, held_out_tolerance_nats=0.3)
@@ -189,7 +192,7 @@ def claim_of(judging, samples, loss=2.0):
     return judging.claim("a", samples, dict.fromkeys(ids(samples), loss), judging.last_losses)
 
 
-def test_what_comes_is_held_against_what_is_held_out_with_the_same_answer(of_labels, labelled):
+def test_what_comes_is_held_against_what_is_held_out_with_the_sameanswer_of(of_labels, labelled):
     came = [*labelled("x", 20, 2), *labelled("y", 30, 1), *labelled("z", 40, 1)]
     claim = claim_of(of_labels, came)
     assert [*claim.new] == ["0-20-0", "0-21-0"]  # y is not known well, z not at all
@@ -230,3 +233,27 @@ def test_a_single_sample_of_an_answer_is_not_enough_to_know_it_well(of_labels, l
     claim = claim_of(of_labels, labelled("z", 60, 2))
     assert claim.expected == {"0-60-0": pytest.approx(0.3), "0-61-0": pytest.approx(0.3)}
     assert claim.beside["0-50-0"] == pytest.approx(-0.4)
+
+
+def test_of_each_label_two_are_held_out_while_there_is_room(new_trainer, new_record, new_sample):
+    """Of answers that come again and again; and of all labels most samples are learnt."""
+
+    def held_out(num_labels, **gate):
+        settings = Settings(
+            gate=GateSettings(held_out_ratio=1e-6, general_tolerance_nats=100, general_drift_nats=100, **gate),
+            trainer=TrainerSettings(batch_size=8, anchor_prompts=("Who are you?", "What is rain?", "Why?")),
+        )
+        trainer = new_trainer(settings)
+        trainer.begin()
+        for number in range(16 * num_labels):
+            sample = new_sample(number, task="a", until_known=False)
+            label = str(number % num_labels)
+            messages = (sample.messages[0], Message("assistant", label if num_labels > 1 else f"text {number}"))
+            trainer.take(new_record(number, msgspec.structs.replace(sample, messages=messages)))
+            if trainer.ready() == "size":
+                trainer.learn("size", epoch=1)
+        return Counter(sample.messages[1].content for sample in trainer.schooling.judging.held_out)
+
+    assert held_out(4) == {"0": 2, "1": 2, "2": 2, "3": 2}
+    assert held_out(4, recent_capacity=3, older_capacity=0).total() == 3
+    assert held_out(1) == {}
