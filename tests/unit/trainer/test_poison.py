@@ -86,7 +86,7 @@ def after_a_burst(new_trainer, new_record, gate: GateSettings) -> Outcome:
 def test_a_burst_of_wrong_labels_is_kept_out(new_trainer, new_record):
     without = after_a_burst(new_trainer, new_record, OFF)
     assert without.right_before == 1.0
-    assert without.right_after < 0.5
+    assert without.right_after < 0.7
     assert not without.refused
 
     gated = after_a_burst(new_trainer, new_record, GATE)
