@@ -25,6 +25,8 @@ _MOVES = 0.1
 between two judgements of a sample; nine tenths of what one of them is above or below by chance is not."""
 OF_ANSWER = 2
 """Held-out samples with an answer, for it to be known well."""
+_IS_LABEL = 10
+"""Times that an answer was learnt in a task, to be one of its labels."""
 _PATIENCE_NATS = 0.005
 """That are added to the tolerance each time what came of a task contradicts: after some hundred versions a world that
 has changed is let in."""
@@ -188,6 +190,21 @@ class Judging:
         """Without letting go of anything that is held out."""
         room = self._settings.recent_capacity + self._settings.older_capacity
         return len(self.recent) + len(self.older.samples) + number <= room
+
+    def is_short_of(self, sample: Sample, others: Sequence[Sample], learnt: Sequence[Sample]) -> bool:
+        """Whether the answer came so often that it is a label, and too little is held out with it to know it well.
+
+        Args:
+            others: that will be held out.
+            learnt: that are kept for replay.
+        """
+
+        def num(samples: Sequence[Sample]) -> int:
+            return sum(s.task == sample.task and answer_of(s) == answer_of(sample) for s in samples)
+
+        if not self.has_room_for(len(others) + 1):
+            return False  # Of more labels than there is room for, all would be held out and nothing learnt.
+        return num([*self.of_task(sample.task), *others]) < OF_ANSWER and num(learnt) >= _IS_LABEL
 
     def of_task(self, task: str) -> list[Sample]:
         """What is held out of it; probes are not."""

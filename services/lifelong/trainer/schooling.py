@@ -12,7 +12,7 @@ import jinja2
 import msgspec
 import torch
 
-from lifelong.contracts.events import Forget, Message
+from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
 from lifelong.learning import anchor
@@ -39,20 +39,14 @@ from lifelong.runtime.clock import Clock
 from lifelong.trainer import state as files_of
 from lifelong.trainer.attempts import Attempt, Before, Course, Refused, Report, lesson_of, main_tasks, verdict_of
 from lifelong.trainer.config import Curriculum
-from lifelong.trainer.judging import OF_ANSWER, Judging, answer_of
+from lifelong.trainer.judging import Judging
+from lifelong.trainer.kinds import is_disliked, is_single, question_of
 from lifelong.trainer.signals import SIGNALS_FILE, Signals, begin_block
 
 log = logging.getLogger(__name__)
 
 _SLOW = "ema/slow."
 """What the slow weights are called in the state of a recipe."""
-
-# Single statements of somebody, not examples of a task: holding one out would mean not to listen.
-_NEVER_HELD_OUT = frozenset({"feedback", "fact", "preference"})
-
-
-_IS_LABEL = 10
-"""Times that an answer was learnt in a task, to be one of its labels."""
 
 
 class Schooling:
@@ -220,7 +214,7 @@ class Schooling:
         if good:
             self._note(course, lesson, [sample for part in good for sample in part.new], known)
         self.judging.note(course.present, number, accepted=not refused)
-        many = [sample for sample in new if not _is_single(sample)]
+        many = [sample for sample in new if not is_single(sample)]
         unlikely = {sample.task for sample in many if any(sample.id in part.unlikely for part in attempts)}
         self.judging.note_claims({sample.task for sample in many}, unlikely)
         if not refused:
@@ -266,8 +260,8 @@ class Schooling:
     def _attempt(self, new: Sequence[Sample], course: Course) -> Attempt:
         """If it is rejected, all is as before."""
         before = self._before()
-        corrected = {question for sample in new if (question := _question(sample))}
-        self.replay.remove(lambda old: _question(old) in corrected)
+        corrected = {question for sample in new if (question := question_of(sample))}
+        self.replay.remove(lambda old: question_of(old) in corrected)
 
         started = self._clock.monotonic()
         s = self.curriculum.learning
@@ -327,13 +321,13 @@ class Schooling:
 
     def _scored(self, new: Sequence[Sample]) -> list[Sample]:
         """Those that should be known, and of the others some that should have become more likely, where there are."""
-        others = sorted((sample for sample in new if not sample.until_known), key=_is_disliked)
+        others = sorted((sample for sample in new if not sample.until_known), key=is_disliked)
         wanted = {sample.id for sample in others[: self.curriculum.gate.judged_new]}
         return [sample for sample in new if sample.until_known or sample.id in wanted]
 
     def _put_to_the_test(self, new: Sequence[Sample], lesson: Lesson) -> Lesson:
         """Where those that were scored have become less likely, all are scored."""
-        liked = [sample for sample in new if not _is_disliked(sample)]
+        liked = [sample for sample in new if not is_disliked(sample)]
         looked_at = [sample for sample in liked if sample.id in lesson.after]
         # What was learnt until it is known has fallen far, and would hide that others rose.
         looked_at = [sample for sample in looked_at if not sample.until_known] or looked_at
@@ -363,7 +357,7 @@ class Schooling:
                 course.present |= self._evaluate(missing)
         claims = self._claims(new, lesson, before, course)
         # What was disliked should become less likely.
-        liked = [sample.id for sample in new if sample.id in lesson.after and not _is_disliked(sample)]
+        liked = [sample.id for sample in new if sample.id in lesson.after and not is_disliked(sample)]
         verdict = judge(
             {name: lesson.before[name] for name in liked},
             {name: lesson.after[name] for name in liked},
@@ -378,7 +372,7 @@ class Schooling:
         """Of the tasks of which what came in looks as if it contradicted, by what is known of what is held out."""
         by_task: dict[str, list[Sample]] = {}
         for sample in new:
-            if not _is_single(sample):
+            if not is_single(sample):
                 by_task.setdefault(sample.task, []).append(sample)
         found = []
         for task, samples in sorted(by_task.items()):
@@ -437,7 +431,7 @@ class Schooling:
             course.number,
             self._learner,
             lesson,
-            [sample for sample in new if not _is_disliked(sample)],
+            [sample for sample in new if not is_disliked(sample)],
             self.judging.held_out,
             before,
             course.present,
@@ -463,8 +457,8 @@ class Schooling:
     def _sort(self, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample], int, int]:
         """(new, held out, number superseded, number skipped)."""
         able = [sample for given in samples if self._is_able(sample := self._as_taught(given))]
-        last_word = {question: sample.id for sample in able if (question := _question(sample))}
-        current = [s for s in able if (question := _question(s)) is None or last_word[question] == s.id]
+        last_word = {question: sample.id for sample in able if (question := question_of(sample))}
+        current = [s for s in able if (question := question_of(s)) is None or last_word[question] == s.id]
         held_out: list[Sample] = []
         for sample in current:
             if self._is_held_out(sample, held_out):
@@ -482,7 +476,7 @@ class Schooling:
     def _is_able(self, sample: Sample) -> bool:
         """Whether it teaches anything. What somebody disliked without saying what is right must not be imitated."""
         avoidable = sample.rejected is not None or self.curriculum.recipe.rating_strength > 0
-        if sample.weight <= 0 or (_is_disliked(sample) and not avoidable):
+        if sample.weight <= 0 or (is_disliked(sample) and not avoidable):
             return False
         if sample.text is None and not any(m.role == "assistant" and m.content.strip() for m in sample.messages):
             return False  # An empty answer would teach to be silent.
@@ -493,41 +487,13 @@ class Schooling:
             return False
 
     def _is_held_out(self, sample: Sample, others: Sequence[Sample]) -> bool:
-        """A function of the sample's id and of what was learnt of its task.
-
-        Args:
-            others: of the same micro-batch, that are held out.
-        """
+        """A function of its id, of what was learnt of its task, and of ``others`` that are held out beside it."""
         ratio = self.curriculum.gate.held_out_ratio
-        if not ratio or _is_single(sample) or self._learnt[sample.task] < self.curriculum.gate.held_out_after:
+        if not ratio or is_single(sample) or self._learnt[sample.task] < self.curriculum.gate.held_out_after:
             return False
-        return randbelow(1_000_000, "held-out", sample.id) < ratio * 1_000_000 or self._is_of_label(sample, others)
-
-    def _is_of_label(self, sample: Sample, others: Sequence[Sample]) -> bool:
-        """Whether the answer came so often that it is a label, and too little is held out with it to know it well."""
-
-        def num(samples: Sequence[Sample]) -> int:
-            return sum(s.task == sample.task and answer_of(s) == answer_of(sample) for s in samples)
-
-        if not self.judging.has_room_for(len(others) + 1):
-            return False  # Of more labels than there is room for, all would be held out and nothing learnt.
-        held_out = num([*self.judging.of_task(sample.task), *others])
-        return held_out < OF_ANSWER and num(self.replay.samples) >= _IS_LABEL
+        return randbelow(1_000_000, "held-out", sample.id) < ratio * 1_000_000 or self.judging.is_short_of(
+            sample, others, self.replay.samples
+        )
 
     def _evaluate(self, samples: Sequence[Sample]) -> dict[str, float]:
         return evaluate(self._learner, samples, self.curriculum.learning.tokens_per_pass)
-
-
-def _question(sample: Sample) -> tuple[Message, ...] | None:
-    """What a sample that should be known is the answer to: of two answers to one question the later holds."""
-    return sample.messages[:-1] if sample.until_known and len(sample.messages) > 1 else None
-
-
-def _is_single(sample: Sample) -> bool:
-    """A statement of somebody, and not one of many examples of a task."""
-    is_one = sample.until_known or sample.rejected is not None or sample.rating is not None
-    return is_one or sample.task in _NEVER_HELD_OUT
-
-
-def _is_disliked(sample: Sample) -> bool:
-    return sample.rating is not None and sample.rating < 0 and not sample.until_known
