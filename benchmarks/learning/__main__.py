@@ -40,7 +40,7 @@ PLAN = {
     "S1": (
         *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-lean"),
         *("replay", "der", "ema", "ewc", "agem", "naive-8", "naive-twice", "lwf", "olora"),
-        *("avalanche-replay", "avalanche-ewc", "default-anchored", "default-by-heart"),
+        *("avalanche-replay", "avalanche-ewc", "default-kl", "default-anchored", "default-by-heart"),
     ),
     "S1-blurry": ("blind-last", "blind-frequent", "naive", "default"),
     "S1-recurring": ("blind-last", "blind-frequent", "naive", "default", "default-anchored"),

@@ -29,7 +29,7 @@ _PLAIN = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0)
 _REPLAY = msgspec.structs.replace(_PLAIN, replay_samples=2)
 
 
-_ANCHORED = Curriculum(recipe=RecipeSettings(anchor_kl=10.0))
+_ANCHORED = Curriculum(recipe=RecipeSettings(anchor_kl=10.0, anchor_ce=0.0))
 
 
 class Avalanche(msgspec.Struct, frozen=True):
@@ -112,7 +112,11 @@ STRATEGIES = {
         "slow weights are served, the gate",
         Curriculum(),
     ),
-    "default-anchored": Strategy("the default, nearer to the base: α 10 of the KL from it", _ANCHORED),
+    "default-kl": Strategy(
+        "the default, but the base's own words by the KL alone, α 3",
+        Curriculum(recipe=RecipeSettings(anchor_ce=0.0)),
+    ),
+    "default-anchored": Strategy("the same with α 10", _ANCHORED),
     "default-anchored-ungated": Strategy("the same without the gate", _ANCHORED._replace(gate=_OPEN)),
     "default-by-heart": Strategy(
         "the default, but the base's own words are learnt like any text",

@@ -1,4 +1,4 @@
-"""The base's own words, by all that it might have said there: L(anchor) = α KL(base ‖ model).
+"""The base's own words, by all that it might have said there: L(anchor) = β CE + α KL(base ‖ model).
 
 To learn an anchor (``anchor.py``) like any text has the model know these few by heart, and the better it does the
 worse it foresees all others. The KL has its least value, and no gradient, where the model says what the base says, and
@@ -24,13 +24,14 @@ from lifelong.learning.recipe import Method, State
 class AnchorKl(Method):
     """
     Args:
-        strength: α.
+        strength: α. beta: β; with 0 the text itself is not learnt.
     """
 
-    def __init__(self, *, strength: float, num_kept: int = 32, tokens_per_pass: int = 512) -> None:
+    def __init__(self, *, strength: float, beta: float = 0.0, num_kept: int = 32, tokens_per_pass: int = 512) -> None:
         if strength < 0:
             raise ValueError(f"strength must not be negative, got {strength}")
         self._strength = strength
+        self._beta = beta
         self._num_kept = num_kept
         self._tokens_per_pass = tokens_per_pass
         self._base: dict[str, Predictions] = {}
@@ -45,7 +46,8 @@ class AnchorKl(Method):
             logits_NV = predicted.logits_NV[predicted.sample_N == index]
             if sample.id not in self._base or len(self._base[sample.id].ids_NK) != len(logits_NV):
                 self._ask(learner, sample)
-            losses[index] = self._strength * predictions.divergence(self._base[sample.id], logits_NV, None).mean()
+            kl = predictions.divergence(self._base[sample.id], logits_NV, None).mean()
+            losses[index] = self._beta * loss_S[index] + self._strength * kl
         return torch.stack(losses)
 
     def _ask(self, learner: Learner, anchor: Sample) -> None:

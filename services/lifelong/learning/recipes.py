@@ -37,7 +37,7 @@ def make_recipe(
     if s.dark_alpha:
         methods["der"] = DarkReplay(alpha=s.dark_alpha, beta=s.dark_beta, when=s.dark_when, **keeping)
     if s.anchor_kl:
-        methods["anchor kl"] = AnchorKl(strength=s.anchor_kl, **keeping)
+        methods["anchor kl"] = AnchorKl(strength=s.anchor_kl, beta=s.anchor_ce, **keeping)
     if s.lwf_strength:
         methods["lwf"] = LearningWithoutForgetting(
             parameters, strength=s.lwf_strength, temperature=s.lwf_temperature, every=s.lwf_every, **keeping
