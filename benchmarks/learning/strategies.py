@@ -116,8 +116,8 @@ STRATEGIES = {
         "the default, but the base's own words by the KL alone, α 3",
         Curriculum(recipe=RecipeSettings(anchor_ce=0.0)),
     ),
-    "default-anchored": Strategy("the same with α 10", _ANCHORED),
-    "default-anchored-ungated": Strategy("the same without the gate", _ANCHORED._replace(gate=_OPEN)),
+    "default-anchored": Strategy("the default, but the base's own words by the KL alone, α 10", _ANCHORED),
+    "default-anchored-ungated": Strategy("default-anchored without the gate", _ANCHORED._replace(gate=_OPEN)),
     "default-by-heart": Strategy(
         "the default, but the base's own words are learnt like any text",
         Curriculum(recipe=RecipeSettings(anchor_kl=0.0)),

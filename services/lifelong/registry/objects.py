@@ -14,9 +14,10 @@ from lifelong.registry import layout
 
 _PROBE = "exclusive-creation"
 _REFUSALS = (TypeError, ValueError, NotImplementedError)
-"""How drivers say that they cannot do what they are asked to, and never will, so that it is not to be tried again as
-with a network that is away: ``pipe_file`` has no such argument (TypeError), does not know its value (ValueError), or is
-not there at all, for which fsspec itself raises NotImplementedError (``AsyncFileSystem._pipe_file``).
+"""Caught, never raised here: how a driver of somebody else says that it cannot create exclusively. Its ``pipe_file`` has
+no such argument (TypeError), does not know its value (ValueError), or was not written, as of drivers that only read
+(NotImplementedError, which fsspec raises in its place). Uncaught it would count as a network that is away, and be tried
+for ever.
 """
 
 

@@ -192,7 +192,7 @@ def claim_of(judging, samples, loss=2.0):
     return judging.claim("a", samples, dict.fromkeys(ids(samples), loss), judging.last_losses)
 
 
-def test_what_comes_is_held_against_what_is_held_out_with_the_sameanswer_of(of_labels, labelled):
+def test_what_comes_is_held_against_what_is_held_out_with_the_same_answer(of_labels, labelled):
     came = [*labelled("x", 20, 2), *labelled("y", 30, 1), *labelled("z", 40, 1)]
     claim = claim_of(of_labels, came)
     assert [*claim.new] == ["0-20-0", "0-21-0"]  # y is not known well, z not at all

@@ -41,6 +41,17 @@ def weather(number: int, *, flipped: bool = False, partition: int = 0) -> Sample
     )
 
 
+def begun(new_trainer, gate: GateSettings):
+    settings = Settings(
+        learning=LearningSettings(learning_rate=5e-3, kl_samples=0),
+        gate=gate,
+        trainer=TrainerSettings(batch_size=8, anchor_prompts=("Who are you?", "What is rain?", "Why?")),
+    )
+    trainer = new_trainer(settings)
+    trainer.begin()
+    return trainer
+
+
 class Outcome(NamedTuple):
     right_before: float
     right_after: float
@@ -60,13 +71,7 @@ def right(trainer) -> float:
 
 
 def after_a_burst(new_trainer, new_record, gate: GateSettings) -> Outcome:
-    settings = Settings(
-        learning=LearningSettings(learning_rate=5e-3, kl_samples=0),
-        gate=gate,
-        trainer=TrainerSettings(batch_size=8, anchor_prompts=("Who are you?", "What is rain?", "Why?")),
-    )
-    trainer = new_trainer(settings)
-    trainer.begin()
+    trainer = begun(new_trainer, gate)
     learnt, refused, at_fault = [], [], []
     right_before = 0.0
     for number in range(24 * 8 + 200):
@@ -100,13 +105,7 @@ def test_a_burst_of_wrong_labels_is_kept_out(new_trainer, new_record):
 
 def test_a_label_that_is_new_is_learnt_and_not_taken_for_a_wrong_one(new_trainer, new_record):
     """In the same task, of which the other labels are known well."""
-    settings = Settings(
-        learning=LearningSettings(learning_rate=5e-3, kl_samples=0),
-        gate=GATE,
-        trainer=TrainerSettings(batch_size=8, anchor_prompts=("Who are you?", "What is rain?", "Why?")),
-    )
-    trainer = new_trainer(settings)
-    trainer.begin()
+    trainer = begun(new_trainer, GATE)
     for number in range(48 * 8):
         sample = weather(number)
         if number >= 24 * 8 and number % 2:
@@ -127,13 +126,7 @@ def test_a_label_that_is_new_is_learnt_and_not_taken_for_a_wrong_one(new_trainer
 
 @pytest.mark.parametrize("kind", ["again", "late", "empty", "endless"])
 def test_what_looks_bad_and_does_no_harm(new_trainer, new_record, kind):
-    settings = Settings(
-        learning=LearningSettings(learning_rate=5e-3, kl_samples=0),
-        gate=GATE,
-        trainer=TrainerSettings(batch_size=8, anchor_prompts=("Who are you?", "What is rain?", "Why?")),
-    )
-    trainer = new_trainer(settings)
-    trainer.begin()
+    trainer = begun(new_trainer, GATE)
     odd = {
         "again": lambda n: weather(n % 8),
         "late": lambda n: weather(n),
