@@ -14,8 +14,8 @@ from lifelong.registry import layout
 
 _PROBE = "exclusive-creation"
 _REFUSALS = (TypeError, ValueError, NotImplementedError)
-"""Caught, never raised here: how a driver of somebody else says that it cannot create exclusively. Its ``pipe_file`` has
-no such argument (TypeError), does not know its value (ValueError), or was not written, as of drivers that only read
+"""Caught, never raised here: how a driver of somebody else says that it cannot create exclusively. Its ``pipe_file``
+has no such argument (TypeError), does not know its value (ValueError), or was not written, as of drivers that only read
 (NotImplementedError, which fsspec raises in its place). Uncaught it would count as a network that is away, and be tried
 for ever.
 """
