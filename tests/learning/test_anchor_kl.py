@@ -11,6 +11,7 @@ from lifelong.learning.anchor_kl import AnchorKl
 from lifelong.learning.losses import sample_losses
 
 ANCHOR, SAMPLE = toy_anchor(1), toy_sample(2, task="anchor")
+TEXT = toy_anchor(3, messages=(), text="5203")
 
 
 def loss(method, learner, samples):
@@ -46,6 +47,14 @@ def test_where_the_model_is_the_base_it_pulls_nowhere_while_the_text_itself_woul
     )
     assert found_S.item() == pytest.approx(0.0, abs=1e-3)
     assert pull.norm() < 0.01 * of_text.norm()
+
+
+def test_an_answer_is_learnt_beside_it_and_a_text_is_not():
+    learner = ToyLearner()
+    kl_S, ce_S = loss(AnchorKl(strength=2.0), learner, [TEXT, ANCHOR])
+    found_S, _ = loss(AnchorKl(strength=2.0, beta=0.5), learner, [TEXT, ANCHOR])
+    assert found_S[0] == kl_S[0] > 0
+    assert found_S[1].item() == pytest.approx((kl_S[1] + 0.5 * ce_S[1]).item(), rel=1e-6)
 
 
 def test_the_base_is_asked_once():

@@ -28,7 +28,7 @@ from lifelong.learning.recipe import Method, Recipe
 from lifelong.learning.settings import LearningSettings
 from lifelong.learning.surprise import SurpriseReservoir
 
-ANCHORS = [toy_anchor(900), toy_anchor(901)]
+ANCHORS = [toy_anchor(900), toy_anchor(901, messages=(), text="482")]
 SETTINGS = LearningSettings(learning_rate=0.02, min_steps=2, max_steps=4, target_loss_nats=0.5, tokens_per_pass=12)
 
 # Each with a strength that does something, and as good as absent.

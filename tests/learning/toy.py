@@ -1,7 +1,7 @@
 """A learner of a few numbers, whose gradients can be worked out by hand.
 
-A sample's answer is a string of digits, its target tokens. What a token is predicted from, x_D, is a function of the
-prompt and of the place in the answer. The logits are x W₀ᵀ, plus x Aᵀ Bᵀ for each of two LoRA pairs.
+A sample's answer, or its text, is a string of digits, its target tokens. What a token is predicted from, x_D, is a
+function of the prompt and of the place in the answer. The logits are x W₀ᵀ, plus x Aᵀ Bᵀ for each of two LoRA pairs.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class ToyLearner:
             for layer in range(2):
                 a_RD, b_VR = (self.parameters[f"layers.{layer}.q.lora_{which}.weight"] for which in "AB")
                 logits_NV = logits_NV + x_ND @ a_RD.T @ b_VR.T
-        targets_N = torch.tensor([int(digit) for sample in samples for digit in sample.messages[-1].content])
+        targets_N = torch.tensor([int(digit) for sample in samples for digit in _learnt(sample)])
         lengths_S = torch.tensor([self.num_targets(sample) for sample in samples])
         return Logits(logits_NV, targets_N, torch.repeat_interleave(torch.arange(len(samples)), lengths_S))
 
     def features(self, sample: Sample, at: int) -> torch.Tensor:
-        prompt = "|".join(message.content for message in sample.messages[:-1])
+        prompt = "|".join(message.content for message in sample.messages[:-1]) or sample.id
         return torch.tensor(
             [randbelow(2001, prompt, at, axis) / 1000 - 1 for axis in range(FEATURES)], dtype=self.dtype
         )
@@ -60,11 +60,16 @@ class ToyLearner:
         return 2 + self.num_targets(sample)
 
     def num_targets(self, sample: Sample) -> int:
-        return len(sample.messages[-1].content)
+        return len(_learnt(sample))
 
 
-def toy_anchor(number: int) -> Sample:
-    return msgspec.structs.replace(toy_sample(number), id=f"anchor-{number}")
+def _learnt(sample: Sample) -> str:
+    return sample.text or sample.messages[-1].content
+
+
+def toy_anchor(number: int, **fields: object) -> Sample:
+    """An answer, or, with ``messages=()`` and a ``text``, one of those."""
+    return msgspec.structs.replace(toy_sample(number), id=f"anchor-{number}", **fields)
 
 
 def copy_of(learner: ToyLearner) -> dict[str, torch.Tensor]:

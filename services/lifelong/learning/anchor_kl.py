@@ -1,9 +1,13 @@
-"""The base's own words, by all that it might have said there: L(anchor) = β CE + α KL(base ‖ model).
+"""The base's own words, by all that it might have said there: α KL(base ‖ model), and of an answer β CE beside it.
 
 To learn an anchor (``anchor.py``) like any text has the model know these few by heart, and the better it does the
 worse it foresees all others. The KL has its least value, and no gradient, where the model says what the base says, and
 pulls as much where it does not: its gradient is that of the cross-entropy, averaged over what the base might have
 written instead. What is compared are the K likeliest tokens (``predictions.py``), here with the one that was written.
+
+An answer to a question is another matter: it is a decision. The base's "Paris" may have been ahead of the rest by
+little, and the KL would let a new fact overtake it; the cross-entropy widens the lead. Answers are short, and learnt by
+heart they do not change what is said of other things.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from lifelong.learning.recipe import Method, State
 class AnchorKl(Method):
     """
     Args:
-        strength: α. beta: β; with 0 the text itself is not learnt.
+        strength: α. beta: β; with 0 no answer is learnt as such.
     """
 
     def __init__(self, *, strength: float, beta: float = 0.0, num_kept: int = 32, tokens_per_pass: int = 512) -> None:
@@ -47,7 +51,9 @@ class AnchorKl(Method):
             if sample.id not in self._base or len(self._base[sample.id].ids_NK) != len(logits_NV):
                 self._ask(learner, sample)
             kl = predictions.divergence(self._base[sample.id], logits_NV, None).mean()
-            losses[index] = self._beta * loss_S[index] + self._strength * kl
+            losses[index] = self._strength * kl
+            if sample.messages:
+                losses[index] = losses[index] + self._beta * loss_S[index]
         return torch.stack(losses)
 
     def _ask(self, learner: Learner, anchor: Sample) -> None:

@@ -36,8 +36,8 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """α of KL(base ‖ model) on the base's own words, ``learning.anchor_samples`` in each step. 0: they are learnt like
     any text."""
     anchor_ce: Strength = 1.0
-    """β of their cross-entropy beside it. 0 keeps general text better; but then one fact, learnt by a new line until it
-    is known, changes answers to other short questions ("the capital of France")."""
+    """β of the cross-entropy beside it, of those that are answers. With 0 one fact, learnt by a new line until it is
+    known, changes answers to other short questions ("the capital of France")."""
     ewc_strength: Strength = 0.0
     """λ of online EWC; 25 to 175 in the paper."""
     ewc_decay: Annotated[float, Meta(ge=0, le=1)] = 0.99
