@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import subprocess
 import sys
 import tempfile
 import time
@@ -117,7 +118,7 @@ def _once(
         result = avalanche_run.run(stream, name, strategy, seed, model, tell)
     else:
         result = run(stream, name, strategy, seed, model, anchors, tell)
-    save(path, result)
+    save(path, msgspec.structs.replace(result, commit=_commit()))
     result = load(path) or result  # rounded, as it is compared later
     last = result.examinations[-1]
     print(
@@ -125,6 +126,14 @@ def _once(
         f"{result.num_tokens} tokens, general text {last.general_nats:.3f}"
     )
     return result
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*", "--dirty=+"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""  # no git, or not a clone
 
 
 def _teller(what: str) -> Callable[[str], None]:

@@ -96,12 +96,17 @@ def table(stream: str, runs: Runs) -> str:
         "tokens, of naive": lambda r: _of(r, runs, "naive", lambda x: x.num_tokens),
         "processor, of naive's steps": lambda r: _processor(r, runs),
     }
-    rows = [["strategy", "seeds", *columns], ["---"] * (len(columns) + 2)]
+    rows = [["strategy", "seeds", *columns, "on", "commit"], ["---"] * (len(columns) + 4)]
     for name, results in runs.items():
         cells = [interval([v for r in results if (v := column(r)) is not None]) for column in columns.values()]
-        rows.append([f"`{name}`", str(len(results)), *cells])
+        made = [_each(result.machine["device"] for result in results), _each(result.commit for result in results)]
+        rows.append([f"`{name}`", str(len(results)), *cells, *made])
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return lines + "\n\n" + "\n".join(f"- `{name}`: {STRATEGIES[name].what}" for name in runs)
+
+
+def _each(names: Iterable[str]) -> str:
+    return ", ".join(sorted(set(names)))
 
 
 def interval(values: Sequence[float]) -> str:

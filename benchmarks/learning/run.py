@@ -91,6 +91,8 @@ class Result(msgspec.Struct, frozen=True):
     """On the clock, of the steps alone."""
     wall_seconds: float
     """On the clock, of learning and judging."""
+    commit: str = ""
+    """Of the code that learnt; with a ``+`` where it was changed since. Empty: not known."""
 
 
 def settings_of(stream: Stream, strategy: Strategy, seed: int, model: ModelSettings) -> dict[str, object]:

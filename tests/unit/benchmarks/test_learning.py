@@ -131,7 +131,15 @@ def test_the_table_says_what_the_matrix_says() -> None:
     assert cells["of what comes next"] == "0.500 ± 0.000"
     assert cells["processor, of naive's steps"] == "1.000 ± 0.000"
     on_gpu = [msgspec.structs.replace(run, machine={"device": "NVIDIA"}) for run in runs["naive"]]
-    assert "1.000" not in report.table("S1", {"naive": on_gpu}).splitlines()[2].split("|")[-2]
+    header, _, row = report.table("S1", {"naive": on_gpu}).splitlines()[:3]
+    cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (header, row)), strict=True))
+    assert cells["processor, of naive's steps"] == ""
+    assert cells["on"] == "NVIDIA"
+
+
+def test_the_table_says_which_code_it_was() -> None:
+    runs = [msgspec.structs.replace(made_up("naive", seed, [[0.1], [0.9]]), commit=f"abc{seed}") for seed in (1, 0)]
+    assert report.table("S1", {"naive": runs}).splitlines()[2].endswith("| cpu | abc0, abc1 |")
 
 
 def test_what_was_not_examined_is_in_no_sum() -> None:
