@@ -47,14 +47,16 @@ check: install ## Format, lint, types, imports, generated files: seconds
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m lifelong.contracts.schemas check
+	$(BIN)/lifelong settings | diff docs/settings.toml -
 	$(BIN)/python deploy/grafana/generate.py --check
 
 fmt: install ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-generate: install ## Write again what is generated from the code: schemas, AsyncAPI, dashboards
+generate: install ## Write again what is generated from the code: schemas, AsyncAPI, settings, dashboards
 	$(BIN)/python -m lifelong.contracts.schemas write
+	$(BIN)/lifelong settings > docs/settings.toml
 	$(BIN)/python deploy/grafana/generate.py
 
 test: check ## All tests, on a real Kafka, a real Valkey and the real model

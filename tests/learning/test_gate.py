@@ -7,7 +7,7 @@ import math
 import msgspec
 import pytest
 
-from lifelong.learning.gate import Claim, GateSettings, Slice, contradicts, enough_pairs, is_suspect, judge
+from lifelong.learning.gate import Claim, GateSettings, Slice, contradicts, enough_pairs, is_suspect, judge, of_one_hand
 from lifelong.learning.replay import randbelow
 
 SETTINGS = GateSettings(
@@ -183,6 +183,16 @@ def test_what_contradicts_what_is_known_well_is_rejected_and_named():
     assert verdict.scores["new:a"] == pytest.approx(1.55)
     assert verdict.scores["expected:a"] == pytest.approx(1 / 6)
     assert verdict.scores["new_p:a"] == pytest.approx(7 / 210)
+
+
+def test_what_comes_beside_what_contradicts_contradicts_by_its_size_alone():
+    wrong = claim([2.0, 1.9, 0.1, 2.2], [0.1, 0.2, 0.1, 0.3, 0.1, 0.2])
+    few = claim([1.5, 0.2], [0.1, 0.2, 1.4])
+    small = claim([0.5] * 2, [0.2] * 6)
+    assert not contradicts(few, SETTINGS)
+    assert of_one_hand([few, small], SETTINGS) == [few, small]
+    found = of_one_hand([few, small, wrong], SETTINGS)
+    assert [contradicts(one, SETTINGS) for one in found] == [True, False, True]
 
 
 def test_what_is_a_little_less_likely_does_not_contradict():

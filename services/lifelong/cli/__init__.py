@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lifelong.cli import application, lineage, probes, quarantine, stack, topics, versions
+from lifelong.cli import application, lineage, probes, quarantine, settings, stack, topics, versions
 from lifelong.errors import LifelongError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 stack.register(app)
 application.register(app)
 lineage.register(app)
+settings.register(app)
 app.add_typer(versions.app, name="versions")
 app.add_typer(probes.app, name="probes")
 app.add_typer(quarantine.app, name="quarantine")

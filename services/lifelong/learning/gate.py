@@ -129,7 +129,7 @@ class Claim(msgspec.Struct, frozen=True):
     beside: Losses
     """How far each held-out sample lies above the mean of the others with its answer."""
     is_suspected: bool = False
-    """For what came of this task just before, so that it takes no certainty."""
+    """For what came of this task just before, or comes of others with it, so that it takes no certainty."""
 
     @property
     def bound(self) -> float:
@@ -148,6 +148,13 @@ def contradicts(claim: Claim, settings: GateSettings) -> bool:
     if mean(claim.new) <= claim.bound:
         return False
     return claim.is_suspected or not _chance(claim) > settings.significance
+
+
+def of_one_hand(claims: Sequence[Claim], settings: GateSettings) -> list[Claim]:
+    """Claims about one micro-batch. What comes together was sent together: if one contradicts, all are suspected."""
+    if not any(contradicts(claim, settings) for claim in claims):
+        return list(claims)
+    return [msgspec.structs.replace(claim, is_suspected=True) for claim in claims]
 
 
 def is_suspect(slice: Slice, settings: GateSettings, share: float = 1.0) -> bool:

@@ -16,7 +16,7 @@ from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
 from lifelong.learning import anchor
-from lifelong.learning.gate import Claim, contradicts, is_suspect, judge, mean
+from lifelong.learning.gate import Claim, contradicts, is_suspect, judge, mean, of_one_hand
 from lifelong.learning.kto import disliked_answer
 from lifelong.learning.losses import evaluate
 from lifelong.learning.meter import base_kl
@@ -387,7 +387,7 @@ class Schooling:
                     course.unlearnt |= self._evaluate(missing)
             claim = self.judging.claim(task, samples, course.unlearnt, course.unlearnt)
             found += [claim] if claim else []
-        return found
+        return of_one_hand(found, self.curriculum.gate)
 
     def _before(self) -> Before:
         weights = self._weights()
