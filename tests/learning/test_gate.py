@@ -187,7 +187,7 @@ def test_what_contradicts_what_is_known_well_is_rejected_and_named():
 
 def test_what_comes_beside_what_contradicts_contradicts_by_its_size_alone():
     wrong = claim([2.0, 1.9, 0.1, 2.2], [0.1, 0.2, 0.1, 0.3, 0.1, 0.2])
-    few = claim([1.5, 0.2], [0.1, 0.2, 1.4])
+    few = claim([1.5, 0.9], [0.1, 0.2, 0.3])
     small = claim([0.5] * 2, [0.2] * 6)
     assert not contradicts(few, SETTINGS)
     assert of_one_hand([few, small], SETTINGS) == [few, small]
