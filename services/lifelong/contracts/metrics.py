@@ -98,7 +98,7 @@ TOKENS = Metric("lifelong_trained_tokens_total", "counter", "Tokens trained on, 
 STAGE_SECONDS = Metric(
     "lifelong_stage_seconds",
     "histogram",
-    "Where the time from event to version goes: linger, step, gate, commit.",
+    "Where the time from event to version goes: queue, linger, step, gate, commit.",
     "trainer",
     ("stage",),
 )
@@ -106,7 +106,12 @@ REPLAY_SAMPLES = Metric("lifelong_replay_samples", "gauge", "Samples in the repl
 RELEARNING = Metric(
     "lifelong_relearning_batches", "gauge", "Micro-batches still to be relearned, to forget something.", "trainer"
 )
-BASE_KL = Metric("lifelong_base_kl_nats", "gauge", "KL(base ‖ model) per token on incoming samples.", "trainer")
+BASE_KL = Metric(
+    "lifelong_base_kl_nats",
+    "gauge",
+    "KL(base ‖ model) per token on some incoming samples, every learning.kl_every versions.",
+    "trainer",
+)
 PREQUENTIAL_MEAN = Metric(
     "lifelong_prequential_fading_nats",
     "gauge",
@@ -199,7 +204,13 @@ MEMORY_HITS = Metric(
     "lifelong_memory_hits_total", "counter", "Answers by whether a memory was used.", "inference", ("hit",)
 )
 RETRIEVE_SECONDS = Metric("lifelong_retrieve_seconds", "histogram", "Memory look-up.", "inference")
-FEEDBACK = Metric("lifelong_feedback_total", "counter", "Feedback received.", "inference", ("kind",))
+FEEDBACK = Metric(
+    "lifelong_feedback_total",
+    "counter",
+    'Feedback received over HTTP; all of it is in lifelong_events_total{type="lifelong.feedback"}.',
+    "inference",
+    ("kind",),
+)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -44,3 +45,22 @@ def test_what_a_setting_means_and_may_be_is_said() -> None:
     assert "# One of DEBUG, ERROR, INFO, WARNING.\n" in page
     assert "# Read by trainer.\n" in page
     assert "[collector.dead_letter_limit]" in page
+
+
+ROOT = PAGE.parents[1]
+TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("deploy/prometheus/rules/*.yml"))]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_that_are_named_exist(path: Path) -> None:
+    known = {
+        f"{section.name}.{field.name}"
+        for settings in processes().values()
+        for section in msgspec.structs.fields(settings)
+        for field in msgspec.structs.fields(section.type)
+    }
+    pattern = rf"\b({'|'.join(SECTIONS)})\.([a-z]\w*)"
+    quoted = path.read_text() if path.suffix == ".yml" else " ".join(re.findall(r"`([^`\n]*)`", path.read_text()))
+    named = {".".join(found) for found in re.findall(rf"(?<![./\w-]){pattern}(?![\w/(])", quoted)}
+    # Files of the same names.
+    assert {name for name in named if not name.endswith((".py", ".md", ".yaml", ".safetensors"))} <= known
