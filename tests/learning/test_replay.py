@@ -105,3 +105,43 @@ def test_a_smaller_balanced_buffer_is_balanced(new_sample):
         large.add(new_sample(number, task="early" if number < 130 else "late"))
     small.load(large.state(), large.samples)
     assert Counter(sample.task for sample in small.samples) == {"early": 40, "late": 20}
+
+
+def filled(new_sample, num=20, **fields):
+    replay = BalancedReservoir(50, 0)
+    for number in range(num):
+        replay.add(new_sample(number, **fields))
+    return replay
+
+
+def test_half_of_what_is_drawn_should_be_known_and_is_not(new_sample):
+    replay = filled(new_sample, until_known=True)
+    replay.note_known({f"0-{number}-0": 0.5 if number < 3 else 0.05 for number in range(20)}, 0.1)
+    lapsed = {"0-0-0", "0-1-0", "0-2-0"}
+    drawn = [[sample.id for sample in replay.draw(4, version=1, step=step)] for step in range(40)]
+    assert all(set(ids[:2]) <= lapsed and len(set(ids)) == 4 for ids in drawn)
+    assert {ids[0] for ids in drawn} == lapsed
+    assert len({name for ids in drawn for name in ids}) == 20
+    replay.note_known({"0-0-0": 0.01, "0-1-0": 0.02}, 0.1)
+    assert [replay.draw(4, version=1, step=step)[0].id for step in range(5)] == ["0-2-0"] * 5
+    assert len(replay.draw(1, version=1)) == 1
+
+
+def test_what_is_no_fact_does_not_lapse_and_is_drawn_as_by_chance(new_sample):
+    replay, plain = filled(new_sample), Reservoir(50, 0)
+    for number in range(20):
+        plain.add(new_sample(number))
+    replay.note_known({f"0-{number}-0": 9.0 for number in range(20)}, 0.1)
+    assert replay.state().lapsed == ()
+    assert replay.draw(4, version=3, step=2) == plain.draw(4, version=3, step=2)
+
+
+def test_what_lapsed_is_part_of_the_state(new_sample):
+    replay, other = filled(new_sample, until_known=True), BalancedReservoir(50, 0)
+    replay.note_known({"0-3-0": 2.0, "0-4-0": float("nan"), "0-5-0": 1.0, "gone": 1.0}, 0.1)
+    assert replay.state().lapsed == ("0-3-0", "0-4-0", "0-5-0")
+    replay.remove(lambda sample: sample.id == "0-5-0")
+    assert replay.state().lapsed == ("0-3-0", "0-4-0")
+    other.load(replay.state(), replay.samples)
+    assert other.state() == replay.state()
+    assert other.draw(4, version=7) == replay.draw(4, version=7)

@@ -2,7 +2,10 @@
 
 ``Reservoir``: every sample ever seen is in the buffer with the same probability (Vitter's Algorithm R, 1985).
 ``BalancedReservoir``: every task has the same share while it can fill it, and within a task Algorithm R
-(class-balancing reservoir sampling, https://proceedings.mlr.press/v119/chrysakis20a.html).
+(class-balancing reservoir sampling, https://proceedings.mlr.press/v119/chrysakis20a.html). Half of what it draws are
+samples that should be known and were not when they were last seen: a fact that was pushed out by later ones is repeated
+until it is back, one that is known need not be, as in spaced repetition. (Among all samples that would be prioritised
+replay, https://arxiv.org/abs/1511.05952, and favour what is mislabelled.)
 
 There is no random state to save: each draw is a function of (seed, version, step), so that a trainer that was killed
 draws the same again.
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -30,6 +33,8 @@ class ReplayState(msgspec.Struct, frozen=True):
     """Beside the samples themselves: how many were ever offered, by task."""
 
     seen: dict[str, int] = {}
+    lapsed: tuple[str, ...] = ()
+    """Ids of the samples that should be known and are not."""
 
 
 class Reservoir:
@@ -58,11 +63,17 @@ class Reservoir:
 
     def draw(self, num_samples: int, *, version: int, step: int = 0) -> list[Sample]:
         """Without replacement, fewer if there are not so many."""
-        left = list(range(len(self.samples)))
-        drawn = []
-        for turn in range(min(num_samples, len(left))):
-            drawn.append(self.samples[left.pop(randbelow(len(left), self.seed, version, step, turn))])
-        return drawn
+        return self._drawn(self.samples, num_samples, version, step)
+
+    def _drawn(self, samples: Sequence[Sample], num_samples: int, *key: int | str) -> list[Sample]:
+        left = list(samples)
+        return [left.pop(randbelow(len(left), self.seed, *key, turn)) for turn in range(min(num_samples, len(left)))]
+
+    def saw(self, losses: Mapping[str, float]) -> None:
+        """Losses of old samples that were replayed, and of new ones before they are added; in nats per token."""
+
+    def note_known(self, losses: Mapping[str, float], known_nats: float) -> None:
+        """Losses of samples when they were last seen, in nats per token; below ``known_nats`` one is known."""
 
     def remove(self, is_unwanted: Callable[[Sample], bool]) -> list[str]:
         """Ids of what was taken out."""
@@ -88,6 +99,36 @@ class Reservoir:
 
 
 class BalancedReservoir(Reservoir):
+    def __init__(self, capacity: int, seed: int) -> None:
+        super().__init__(capacity, seed)
+        self._lapsed: set[str] = set()
+
+    def note_known(self, losses: Mapping[str, float], known_nats: float) -> None:
+        # Written so that NaN is not known.
+        self._lapsed |= {name for name, loss in losses.items() if not loss < known_nats}
+        self._lapsed -= {name for name, loss in losses.items() if loss < known_nats}
+        self._lapsed &= {sample.id for sample in self.samples if sample.until_known}
+
+    def draw(self, num_samples: int, *, version: int, step: int = 0) -> list[Sample]:
+        """Without replacement, fewer if there are not so many: half of them of what should be known and is not."""
+        lapsed = [sample for sample in self.samples if sample.id in self._lapsed]
+        first = self._drawn(lapsed, num_samples // 2, "lapsed", version, step)
+        drawn = {sample.id for sample in first}
+        others = [sample for sample in self.samples if sample.id not in drawn]
+        return [*first, *self._drawn(others, num_samples - len(first), version, step)]
+
+    def remove(self, is_unwanted: Callable[[Sample], bool]) -> list[str]:
+        removed = super().remove(is_unwanted)
+        self._lapsed.difference_update(removed)
+        return removed
+
+    def state(self) -> ReplayState:
+        return msgspec.structs.replace(super().state(), lapsed=tuple(sorted(self._lapsed)))
+
+    def load(self, state: ReplayState, samples: Sequence[Sample]) -> None:
+        super().load(state, samples)
+        self._lapsed = {sample.id for sample in self.samples} & set(state.lapsed)
+
     def _shrunk(self, samples: Sequence[Sample]) -> set[str]:
         of_task: dict[str, list[str]] = {}
         for sample in samples:

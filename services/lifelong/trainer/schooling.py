@@ -24,7 +24,7 @@ from lifelong.learning.methods import METHODS, OPTIMIZERS, REPLAYS
 from lifelong.learning.online import Lesson
 from lifelong.learning.recipes import make_recipe, slow_weights
 from lifelong.learning.replay import randbelow
-from lifelong.learning.surprise import SurpriseReservoir, SurpriseState
+from lifelong.learning.surprise import SurpriseState
 from lifelong.model.adapter import WEIGHTS_FILE as ADAPTER_FILE
 from lifelong.model.adapter import (
     AdapterState,
@@ -306,10 +306,10 @@ class Schooling:
             course.present = after
             course.unlearnt = {}
             self._learnt.update(sample.task for sample in new)
-            if isinstance(self.replay, SurpriseReservoir):
-                self.replay.saw(lesson.before | lesson.mixed_in)
+            self.replay.saw(lesson.before | lesson.mixed_in)
             for sample in new:
                 self.replay.add(sample)
+            self.replay.note_known(lesson.after | lesson.mixed_in, self.curriculum.learning.target_loss_nats)
             self._keep()
         else:
             self._return_to(before)
