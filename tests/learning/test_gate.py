@@ -173,26 +173,32 @@ def of_claim(one: Claim):
 
 
 def test_what_contradicts_what_is_known_well_is_rejected_and_named():
-    wrong = claim([2.0, 1.9, 0.1, 2.2], [0.1, 0.2, 0.1, 0.3, 0.1, 0.2])
+    wrong = claim([2.0, 1.9, 0.1, 2.2], [0.1, 0.2, 0.1, 0.3, 0.1, 0.2] * 2)
     assert contradicts(wrong, SETTINGS)
     assert wrong.unlikely == ["s0", "s1", "s3"]
     verdict = of_claim(wrong)
     assert (
-        verdict.reason == "what came of a contradicts what is held out of it: 1.550, at most 0.667 (p 0.033, 4 samples)"
+        verdict.reason == "what came of a contradicts what is held out of it: 1.550, at most 0.667 (p 0.007, 4 samples)"
     )
     assert verdict.scores["new:a"] == pytest.approx(1.55)
     assert verdict.scores["expected:a"] == pytest.approx(1 / 6)
-    assert verdict.scores["new_p:a"] == pytest.approx(7 / 210)
+    assert verdict.scores["new_p:a"] == pytest.approx(12 / 1820)
 
 
 def test_what_comes_beside_what_contradicts_contradicts_by_its_size_alone():
-    wrong = claim([2.0, 1.9, 0.1, 2.2], [0.1, 0.2, 0.1, 0.3, 0.1, 0.2])
+    wrong = claim([2.0, 1.9, 1.7, 2.2], [0.1, 0.2, 0.1, 0.3, 0.1, 0.2])
     few = claim([1.5, 0.9], [0.1, 0.2, 0.3])
-    small = claim([0.5] * 2, [0.2] * 6)
+    small = claim([0.4] * 2, [0.2] * 6)
     assert not contradicts(few, SETTINGS)
     assert of_one_hand([few, small], SETTINGS) == [few, small]
     found = of_one_hand([few, small, wrong], SETTINGS)
     assert [contradicts(one, SETTINGS) for one in found] == [True, False, True]
+
+
+def test_half_as_much_is_enough_where_something_contradicted():
+    one = claim([0.6] * 6, [0.2] * 6)
+    assert not contradicts(one, SETTINGS)
+    assert contradicts(msgspec.structs.replace(one, is_suspected=True), SETTINGS)
 
 
 def test_what_is_a_little_less_likely_does_not_contradict():
@@ -206,7 +212,7 @@ def test_what_is_as_likely_as_its_own_answer_does_not_contradict():
 
 
 def test_of_what_contradicts_only_what_is_less_likely_than_its_own_answer_is_refused():
-    one = claim([3.0, 3.1, 2.9, 0.8], [0.1] * 6)
+    one = claim([3.0, 3.1, 2.9, 0.8], [0.1] * 20)
     one = msgspec.structs.replace(one, expected={**one.expected, "s3": 0.9})
     assert contradicts(one, SETTINGS)
     assert one.unlikely == ["s0", "s1", "s2"]

@@ -55,9 +55,12 @@ class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     other_tasks_tolerance_nats: Annotated[float, Meta(ge=0)] = 1.5
     """The same of all other tasks, if it is more: a new one costs the earlier ones so much until replay has brought
     them back. Wrong labels of a task harm the task itself."""
-    contradiction_nats: Annotated[float, Meta(ge=0)] = 0.5
+    contradiction_nats: Annotated[float, Meta(ge=0)] = 0.8
     """That the mean loss of the new samples of a task may lie above that of what is held out of it with the same
-    answers, before they are learnt. What is more contradicts it."""
+    answers, before they are learnt. What is more contradicts it; half as much does once something has."""
+    contradiction_significance: Annotated[float, Meta(gt=0, le=1)] = 0.01
+    """Probability of chance up to which it does. It is asked of every task in every micro-batch, and none of what came
+    may be wrong in all of them."""
     known_nats: Annotated[float, Meta(ge=0)] = 1.0
     """Up to this mean loss of what is held out with an answer that answer is known well enough to be contradicted.
     0: nothing is ever contradicted."""
@@ -129,11 +132,12 @@ class Claim(msgspec.Struct, frozen=True):
     beside: Losses
     """How far each held-out sample lies above the mean of the others with its answer."""
     is_suspected: bool = False
-    """For what came of this task just before, or comes of others with it, so that it takes no certainty."""
+    """For what came of this task just before, or comes of others with it, so that half the size is enough, without
+    certainty."""
 
     @property
     def bound(self) -> float:
-        return mean(self.expected) + self.tolerance_nats
+        return mean(self.expected) + self.tolerance_nats * (0.5 if self.is_suspected else 1.0)
 
     @property
     def unlikely(self) -> list[str]:
@@ -147,7 +151,7 @@ def contradicts(claim: Claim, settings: GateSettings) -> bool:
     """By size, and by a test of two groups (``paired.permutation``)."""
     if mean(claim.new) <= claim.bound:
         return False
-    return claim.is_suspected or not _chance(claim) > settings.significance
+    return claim.is_suspected or not _chance(claim) > settings.contradiction_significance
 
 
 def of_one_hand(claims: Sequence[Claim], settings: GateSettings) -> list[Claim]:

@@ -27,7 +27,7 @@ OF_ANSWER = 2
 """Held-out samples with an answer, for it to be known well."""
 _IS_LABEL = 10
 """Times that an answer was learnt in a task, to be one of its labels."""
-_PATIENCE_NATS = 0.005
+_PATIENCE_NATS = 0.01
 """That are added to the tolerance each time what came of a task contradicts: after some hundred versions a world that
 has changed is let in."""
 _YIELDS = 0.03

@@ -198,7 +198,7 @@ def test_what_comes_is_held_against_what_is_held_out_with_the_same_answer(of_lab
     assert [*claim.new] == ["0-20-0", "0-21-0"]  # y is not known well, z not at all
     assert claim.expected == {"0-20-0": 0.2, "0-21-0": 0.2}
     assert claim.beside == {f"0-{number}-0": pytest.approx(0.0) for number in range(5)}
-    assert (claim.bound, claim.is_suspected) == (pytest.approx(0.7), False)
+    assert (claim.bound, claim.is_suspected) == (pytest.approx(1.0), False)
     assert claim_of(of_labels, labelled("z", 40, 3)) is None
 
 
@@ -208,7 +208,7 @@ def test_under_suspicion_all_that_is_held_out_counts_and_the_tolerance_grows(of_
     claim = claim_of(of_labels, [*labelled("x", 20, 1), *labelled("y", 30, 1)])
     assert claim.is_suspected
     assert claim.expected == {"0-20-0": 0.2, "0-30-0": 1.5}
-    assert claim.tolerance_nats == pytest.approx(SETTINGS.contradiction_nats + 0.5)
+    assert claim.tolerance_nats == pytest.approx(SETTINGS.contradiction_nats + 1.0)
     state = of_labels.state()
     assert state.suspected == {"a": 100}
     for _ in range(101):
