@@ -182,7 +182,7 @@ def test_what_contradicts_what_is_known_well_is_rejected_and_named():
     )
     assert verdict.scores["new:a"] == pytest.approx(1.55)
     assert verdict.scores["expected:a"] == pytest.approx(1 / 6)
-    assert verdict.scores["new_p:a"] == pytest.approx(12 / 1820)
+    assert verdict.scores["new_p:a"] == pytest.approx(13 / 1820)
 
 
 def test_what_comes_beside_what_contradicts_contradicts_by_its_size_alone():
