@@ -56,7 +56,7 @@ fmt: install ## Format and mend what can be mended
 
 generate: install ## Write again what is generated from the code: schemas, AsyncAPI, settings, dashboards
 	$(BIN)/python -m lifelong.contracts.schemas write
-	$(BIN)/lifelong settings > docs/settings.toml
+	$(BIN)/lifelong settings > docs/settings.part && mv docs/settings.part docs/settings.toml
 	$(BIN)/python deploy/grafana/generate.py
 
 test: check ## All tests, on a real Kafka, a real Valkey and the real model

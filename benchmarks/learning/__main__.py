@@ -78,7 +78,7 @@ def main() -> int:
 def _all(
     options: argparse.Namespace, folder: Path, size: Size, plan: Mapping[str, Sequence[str]], seeds: Sequence[int]
 ) -> int:
-    began = time.monotonic()
+    began, commit = time.monotonic(), _commit()
     model, anchors = _line(ModelSettings())
     done: list[Result] = []
     # Seed by seed, so that what is there when time is up can be compared.
@@ -91,7 +91,7 @@ def _all(
                     return 0
                 stream = stream or STREAMS[stream_name](size, seed)
                 try:
-                    done.append(_once(folder, stream, strategy, seed, model, anchors))
+                    done.append(_once(folder, stream, strategy, seed, model, anchors, commit))
                 except AvalancheMissingError as error:
                     print(f"{stream_name} {strategy} {seed}: {error}", file=sys.stderr)
                     if options.strategies:
@@ -106,7 +106,13 @@ def _all(
 
 
 def _once(
-    folder: Path, stream: Stream, name: str, seed: int, model: ModelSettings, anchors: Sequence[Sample]
+    folder: Path,
+    stream: Stream,
+    name: str,
+    seed: int,
+    model: ModelSettings,
+    anchors: Sequence[Sample],
+    commit: str,
 ) -> Result:
     strategy, stream_name = STRATEGIES[name], stream.name
     path = path_of(folder, stream_name, name, seed)
@@ -118,7 +124,7 @@ def _once(
         result = avalanche_run.run(stream, name, strategy, seed, model, tell)
     else:
         result = run(stream, name, strategy, seed, model, anchors, tell)
-    save(path, msgspec.structs.replace(result, commit=_commit()))
+    save(path, msgspec.structs.replace(result, commit=commit))
     result = load(path) or result  # rounded, as it is compared later
     last = result.examinations[-1]
     print(
@@ -129,9 +135,13 @@ def _once(
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*", "--dirty=+"]
-    try:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[2]), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        is_changed = git("status", "--porcelain", "--untracked-files=no", "--", "services", "benchmarks/**/*.py")
+        return git("rev-parse", "--short=7", "HEAD") + ("+" if is_changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""  # no git, or not a clone
 

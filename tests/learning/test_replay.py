@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 
 from lifelong.learning.methods import REPLAYS
@@ -125,6 +126,7 @@ def test_half_of_what_is_drawn_should_be_known_and_is_not(new_sample):
     replay.note_known({"0-0-0": 0.01, "0-1-0": 0.02}, 0.1)
     assert [replay.draw(4, version=1, step=step)[0].id for step in range(5)] == ["0-2-0"] * 5
     assert len(replay.draw(1, version=1)) == 1
+    assert "0-2-0" not in [replay.draw(4, version=1, step=step, known={"0-2-0"})[0].id for step in range(5)]
 
 
 def test_what_is_no_fact_does_not_lapse_and_is_drawn_as_by_chance(new_sample):
@@ -132,7 +134,7 @@ def test_what_is_no_fact_does_not_lapse_and_is_drawn_as_by_chance(new_sample):
     for number in range(20):
         plain.add(new_sample(number))
     replay.note_known({f"0-{number}-0": 9.0 for number in range(20)}, 0.1)
-    assert replay.state().lapsed == ()
+    assert replay.state().lapsed is msgspec.UNSET
     assert replay.draw(4, version=3, step=2) == plain.draw(4, version=3, step=2)
 
 

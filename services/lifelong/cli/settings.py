@@ -126,7 +126,9 @@ def _range(kind: types.Type) -> str:
     if isinstance(kind, types.VarTupleType) and isinstance(kind.item_type, types.LiteralType):
         return f"Any of {', '.join(map(str, kind.item_type.values))}."
     if isinstance(kind, (types.IntType, types.FloatType)):
-        bounds = [f"{sign} {bound:g}" for name, sign in _BOUNDS.items() if (bound := getattr(kind, name)) is not None]
+        bounds = [
+            f"{sign}\u00a0{bound}" for name, sign in _BOUNDS.items() if (bound := getattr(kind, name)) is not None
+        ]
         return f"({', '.join(bounds)})" if bounds else ""
     return ""
 
@@ -142,4 +144,4 @@ def _toml(value: Any) -> str:
 def _comment(text: str) -> str:
     paragraphs = [" ".join(paragraph.split()) for paragraph in text.replace("``", "`").split("\n\n")]
     lines = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, _WIDTH, break_on_hyphens=False)]
-    return "\n".join(f"# {line}" for line in lines)
+    return "\n".join(f"# {line}" for line in lines).replace("\u00a0", " ")

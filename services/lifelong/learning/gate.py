@@ -69,7 +69,8 @@ class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     general_drift_nats: Annotated[float, Meta(ge=0)] = 1.5
     """That the mean loss of general text may lie above the base's, over all versions."""
     significance: Annotated[float, Meta(gt=0, le=1)] = 0.05
-    """Probability of chance up to which a difference counts. 1: the tolerances alone decide."""
+    """Probability of chance up to which a loss that rose counts. 1: the tolerances alone decide; of what contradicts,
+    ``contradiction_significance`` does the same."""
     held_out_ratio: Annotated[float, Meta(ge=0, lt=1)] = 0.05
     """Of the samples that are examples of a task; and, while there is room, two of each of its labels: answers that
     were learnt ten times. What should be known is never held out. 0: nothing is."""
@@ -131,13 +132,16 @@ class Claim(msgspec.Struct, frozen=True):
     """Of each new sample: the mean of what is held out with the same answer. A new answer is no wrong one."""
     beside: Losses
     """How far each held-out sample lies above the mean of the others with its answer."""
+    patience_nats: float = 0.0
+    """By how much more, because it contradicted so often."""
     is_suspected: bool = False
     """For what came of this task just before, or comes of others with it, so that half the size is enough, without
     certainty."""
 
     @property
     def bound(self) -> float:
-        return mean(self.expected) + self.tolerance_nats * (0.5 if self.is_suspected else 1.0)
+        tolerance_nats = self.tolerance_nats * (0.5 if self.is_suspected else 1.0)
+        return mean(self.expected) + tolerance_nats + self.patience_nats
 
     @property
     def unlikely(self) -> list[str]:
@@ -155,10 +159,15 @@ def contradicts(claim: Claim, settings: GateSettings) -> bool:
 
 
 def of_one_hand(claims: Sequence[Claim], settings: GateSettings) -> list[Claim]:
-    """Claims about one micro-batch. What comes together was sent together: if one contradicts, all are suspected."""
-    if not any(contradicts(claim, settings) for claim in claims):
+    """Claims about one micro-batch. What comes together was sent together: if one contradicts, the others are
+    suspected."""
+    contradicting = [contradicts(claim, settings) for claim in claims]
+    if not any(contradicting):
         return list(claims)
-    return [msgspec.structs.replace(claim, is_suspected=True) for claim in claims]
+    return [
+        claim if is_it else msgspec.structs.replace(claim, is_suspected=True)
+        for claim, is_it in zip(claims, contradicting, strict=True)
+    ]
 
 
 def is_suspect(slice: Slice, settings: GateSettings, share: float = 1.0) -> bool:

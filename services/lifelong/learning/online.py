@@ -63,6 +63,7 @@ def learn(
     recipe: Recipe | None = None,
     version: int = 0,
     score: Sequence[Sample] | None = None,
+    old: dict[str, float] | None = None,
 ) -> Lesson:
     """Steps on ``new`` and, mixed in, old samples.
 
@@ -73,12 +74,13 @@ def learn(
         version: that this micro-batch leads to.
         score: of ``new``, those whose loss after the last step is wanted; without, all. Where the last thing was to see
             that all is known, those that should be are scored anyway.
+        old: is given the loss of each old sample as it is seen, for ``mix_in`` to look at.
     """
     assert new
     recipe = recipe or Recipe()
     before: dict[str, float] = {}
     latest: dict[str, float] = {}  # of each new sample at the present weights, where that is known
-    old: dict[str, float] = {}
+    old = {} if old is None else old
     right: dict[str, bool] = {}
     to_know = [sample for sample in new if sample.until_known]
     parts = _parts(new, settings.step_samples) * settings.min_steps

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -33,8 +33,8 @@ class ReplayState(msgspec.Struct, frozen=True):
     """Beside the samples themselves: how many were ever offered, by task."""
 
     seen: dict[str, int] = {}
-    lapsed: tuple[str, ...] = ()
-    """Ids of the samples that should be known and are not."""
+    lapsed: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Ids of the samples that should be known and are not; unset: none."""
 
 
 class Reservoir:
@@ -61,8 +61,12 @@ class Reservoir:
         place = randbelow(self._seen.total(), self.seed, "keep", self._seen.total())
         return place if place < self.capacity else None
 
-    def draw(self, num_samples: int, *, version: int, step: int = 0) -> list[Sample]:
-        """Without replacement, fewer if there are not so many."""
+    def draw(self, num_samples: int, *, version: int, step: int = 0, known: Collection[str] = ()) -> list[Sample]:
+        """Without replacement, fewer if there are not so many.
+
+        Args:
+            known: ids of those that have been seen to be, since ``note_known``.
+        """
         return self._drawn(self.samples, num_samples, version, step)
 
     def _drawn(self, samples: Sequence[Sample], num_samples: int, *key: int | str) -> list[Sample]:
@@ -109,9 +113,9 @@ class BalancedReservoir(Reservoir):
         self._lapsed -= {name for name, loss in losses.items() if loss < known_nats}
         self._lapsed &= {sample.id for sample in self.samples if sample.until_known}
 
-    def draw(self, num_samples: int, *, version: int, step: int = 0) -> list[Sample]:
-        """Without replacement, fewer if there are not so many: half of them of what should be known and is not."""
-        lapsed = [sample for sample in self.samples if sample.id in self._lapsed]
+    def draw(self, num_samples: int, *, version: int, step: int = 0, known: Collection[str] = ()) -> list[Sample]:
+        """Up to half of them of what should be known and is not."""
+        lapsed = [sample for sample in self.samples if sample.id in self._lapsed and sample.id not in known]
         first = self._drawn(lapsed, num_samples // 2, "lapsed", version, step)
         drawn = {sample.id for sample in first}
         others = [sample for sample in self.samples if sample.id not in drawn]
@@ -123,11 +127,11 @@ class BalancedReservoir(Reservoir):
         return removed
 
     def state(self) -> ReplayState:
-        return msgspec.structs.replace(super().state(), lapsed=tuple(sorted(self._lapsed)))
+        return msgspec.structs.replace(super().state(), lapsed=tuple(sorted(self._lapsed)) or msgspec.UNSET)
 
     def load(self, state: ReplayState, samples: Sequence[Sample]) -> None:
         super().load(state, samples)
-        self._lapsed = {sample.id for sample in self.samples} & set(state.lapsed)
+        self._lapsed = {sample.id for sample in self.samples} & set(state.lapsed or ())
 
     def _shrunk(self, samples: Sequence[Sample]) -> set[str]:
         of_task: dict[str, list[str]] = {}

@@ -47,9 +47,9 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     with alike is worked through once, so that a pass for a whole step of short samples is the cheapest."""
 
     replay: Literal["reservoir", "balanced", "surprise"] = "balanced"
-    """``balanced``: as many of each task as possible, however rare it is; half of those that are drawn are facts that
-    should be known and are not. ``surprise``: half of them so, the other half
-    by how little they were expected."""
+    """``balanced``: as many of each task as possible, however rare it is; up to half of those that are drawn are facts
+    that should be known and are not. ``surprise``: half of them as many of each task as possible, the other half by
+    how little they were expected."""
     replay_capacity: Annotated[int, Meta(ge=0)] = 1000
     """Samples kept for replay."""
     replay_samples: Annotated[int, Meta(ge=0)] = 4

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -63,7 +63,7 @@ class SurpriseReservoir(Reservoir):
         candidates = [i for i, kept in enumerate(self._surprising) if num_of[kept.task] == largest]
         return min(candidates, key=lambda i: (self._losses.get(self._surprising[i].id, 0.0), -i))
 
-    def draw(self, num_samples: int, *, version: int, step: int = 0) -> list[Sample]:
+    def draw(self, num_samples: int, *, version: int, step: int = 0, known: Collection[str] = ()) -> list[Sample]:
         """Half of them from each half, the odd one by chance; fewer if there are not so many."""
         drawn: dict[str, Sample] = {}
 

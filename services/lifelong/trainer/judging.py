@@ -27,7 +27,7 @@ OF_ANSWER = 2
 """Held-out samples with an answer, for it to be known well."""
 _IS_LABEL = 10
 """Times that an answer was learnt in a task, to be one of its labels."""
-_PATIENCE_NATS = 0.01
+_PATIENCE_NATS = 0.005
 """That are added to the tolerance each time what came of a task contradicts: after some hundred versions a world that
 has changed is let in."""
 _YIELDS = 0.03
@@ -235,8 +235,8 @@ class Judging:
         beside = {name: _above_others(name, of) for of in well.values() for name in of}
         if not expected or len(beside) < enough_pairs(s.significance):
             return None
-        tolerance_nats = s.contradiction_nats + _PATIENCE_NATS * self._suspected[task]
-        return Claim(task, tolerance_nats, {key: losses[key] for key in expected}, expected, beside, is_suspected)
+        new_losses, patience_nats = {key: losses[key] for key in expected}, _PATIENCE_NATS * self._suspected[task]
+        return Claim(task, s.contradiction_nats, new_losses, expected, beside, patience_nats, is_suspected)
 
     def note_claims(self, tasks: Collection[str], contradicting: Collection[str]) -> None:
         """``tasks``: that came in the version."""

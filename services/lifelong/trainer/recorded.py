@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _UNRECORDED: dict[str, dict[str, Any]] = {
     "learning": {"step_samples": 0},
     "recipe": msgspec.structs.asdict(PLAIN),
-    "gate": {"known_nats": 0.0, "other_tasks_tolerance_nats": 0.0},
+    "gate": {"known_nats": 0.0, "contradiction_significance": 0.05, "other_tasks_tolerance_nats": 0.0},
 }
 """What was so before there was a setting for it."""
 

@@ -16,7 +16,7 @@ from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
 from lifelong.learning import anchor
-from lifelong.learning.gate import Claim, contradicts, is_suspect, judge, mean, of_one_hand
+from lifelong.learning.gate import contradicts, is_suspect, judge, mean
 from lifelong.learning.kto import disliked_answer
 from lifelong.learning.losses import evaluate
 from lifelong.learning.meter import base_kl
@@ -38,6 +38,7 @@ from lifelong.model.learner import AdapterLearner
 from lifelong.runtime.clock import Clock
 from lifelong.trainer import state as files_of
 from lifelong.trainer.attempts import Attempt, Before, Course, Refused, Report, lesson_of, main_tasks, verdict_of
+from lifelong.trainer.claims import claims_of
 from lifelong.trainer.config import Curriculum
 from lifelong.trainer.judging import Judging
 from lifelong.trainer.kinds import is_disliked, is_single, question_of
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 _SLOW = "ema/slow."
 """What the slow weights are called in the state of a recipe."""
+_REPEATS = 4
+"""Times in a micro-batch that a fact which is known no more goes before others."""
 
 
 class Schooling:
@@ -147,7 +150,7 @@ class Schooling:
         """All of the version, by file name; equal versions give equal bytes."""
         state = files_of.LearnerState(
             learnt=dict(self._learnt),
-            replay=msgspec.convert(msgspec.structs.asdict(self.replay.state()), SurpriseState),
+            replay=msgspec.convert(msgspec.to_builtins(self.replay.state()), SurpriseState),
             judging=self.judging.state(),
         )
         with self.served():
@@ -267,10 +270,15 @@ class Schooling:
         s = self.curriculum.learning
         num_replayed = self.signals.drift.replay_samples(s.replay_samples, course.number)
         first_step = course.num_steps
+        old: dict[str, float] = {}
+        repeated: Counter[str] = Counter()
 
         def mix_in(step: int) -> list[Sample]:
             step += first_step
-            drawn = self.replay.draw(num_replayed, version=course.number, step=step)
+            # What is known again, or does not become so by being repeated, makes room for others.
+            known = {n for n, num in repeated.items() if num >= _REPEATS or old.get(n, 1e9) < s.target_loss_nats}
+            drawn = self.replay.draw(num_replayed, version=course.number, step=step, known=known)
+            repeated.update(sample.id for sample in drawn)
             course.replayed.update((sample.id, sample) for sample in drawn)
             # A young line has little to replay: the base's own answers take its place.
             num_anchors = s.anchor_samples + num_replayed - len(drawn) if s.anchor_samples else 0
@@ -289,6 +297,7 @@ class Schooling:
             recipe=self._recipe,
             version=course.number,
             score=self._scored(new),
+            old=old,
         )
         self._catch_up(new)
         stepped = self._clock.monotonic()
@@ -355,7 +364,14 @@ class Schooling:
         if missing := [sample for sample in tested if sample.id not in course.present]:
             with self._with_weights(before.served):
                 course.present |= self._evaluate(missing)
-        claims = self._claims(new, lesson, before, course)
+
+        def unlearnt(samples: Sequence[Sample]) -> Mapping[str, float]:
+            if missing := [sample for sample in samples if sample.id not in course.unlearnt]:
+                with self._with_weights(before.weights):
+                    course.unlearnt |= self._evaluate(missing)
+            return course.unlearnt
+
+        claims = claims_of(new, lesson.before, self.judging, gate, unlearnt)
         # What was disliked should become less likely.
         liked = [sample.id for sample in new if sample.id in lesson.after and not is_disliked(sample)]
         verdict = judge(
@@ -367,27 +383,6 @@ class Schooling:
             claims,
         )
         return verdict, after, {name for claim in claims if contradicts(claim, gate) for name in claim.unlikely}
-
-    def _claims(self, new: Sequence[Sample], lesson: Lesson, before: Before, course: Course) -> list[Claim]:
-        """Of the tasks of which what came in looks as if it contradicted, by what is known of what is held out."""
-        by_task: dict[str, list[Sample]] = {}
-        for sample in new:
-            if not is_single(sample):
-                by_task.setdefault(sample.task, []).append(sample)
-        found = []
-        for task, samples in sorted(by_task.items()):
-            looked_at = self.judging.claim(task, samples, lesson.before, self.judging.last_losses)
-            is_likely = looked_at is None or mean(looked_at.new) <= looked_at.bound
-            if is_likely and not self.judging.is_suspected(task):
-                continue
-            # The losses of the later steps are from after the first ones.
-            both = [*samples, *self.judging.of_task(task)]
-            if missing := [sample for sample in both if sample.id not in course.unlearnt]:
-                with self._with_weights(before.weights):
-                    course.unlearnt |= self._evaluate(missing)
-            claim = self.judging.claim(task, samples, course.unlearnt, course.unlearnt)
-            found += [claim] if claim else []
-        return of_one_hand(found, self.curriculum.gate)
 
     def _before(self) -> Before:
         weights = self._weights()

@@ -98,6 +98,7 @@ def test_ports_fit_together(name: str) -> None:
     # /health of those three fails for as long as Kafka or Redis is away, which is no reason to start them again.
     alive = "/health" if name == "inference" else "/metrics"
     assert container(name)["livenessProbe"]["httpGet"]["path"] == alive
+    assert container(name)["startupProbe"]["httpGet"]["path"] == alive
 
 
 def test_there_is_one_writer_for_each_line() -> None:

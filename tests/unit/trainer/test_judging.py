@@ -208,7 +208,7 @@ def test_under_suspicion_all_that_is_held_out_counts_and_the_tolerance_grows(of_
     claim = claim_of(of_labels, [*labelled("x", 20, 1), *labelled("y", 30, 1)])
     assert claim.is_suspected
     assert claim.expected == {"0-20-0": 0.2, "0-30-0": 1.5}
-    assert claim.tolerance_nats == pytest.approx(SETTINGS.contradiction_nats + 1.0)
+    assert claim.patience_nats == pytest.approx(0.5)
     state = of_labels.state()
     assert state.suspected == {"a": 100}
     for _ in range(101):
