@@ -65,6 +65,7 @@ from lifelong.stream.admin import apply_topics
 from lifelong.stream.kafka import KafkaSink
 from lifelong.trainer.app import build
 from lifelong.trainer.config import Curriculum, Settings, TrainerSettings
+from lifelong.trainer.precision import with_dtype
 
 BATCH_SIZE = 8
 ARMS = ("plain", "transformers", "bare", "trainer", "default")
@@ -254,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--dtype", choices=["auto", "bfloat16", "float32"], default="auto")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=3, metavar=("ARM", "KAFKA", "REDIS"), help=argparse.SUPPRESS)
@@ -263,6 +264,8 @@ def main() -> None:
         arm, kafka, redis = options.one
         print(msgspec.json.encode(RUN[arm](options.batches, ModelSettings(dtype=options.dtype), kafka, redis)).decode())
         return
+    # Decided once, as the trainer does for a line: without instructions for it bfloat16 is many times slower.
+    options.dtype = with_dtype(ModelSettings(dtype=options.dtype), AdapterSettings()).dtype
     costs: dict[str, list[Cost]] = {arm: [] for arm in options.arms}
     with tempfile.TemporaryDirectory() as folder:
         home, children = Path(folder), list[Child]()

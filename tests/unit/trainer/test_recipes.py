@@ -84,7 +84,7 @@ def test_each_recipe_makes_other_weights(new_trainer, records, name):
     assert ends[0] != ends[1]
 
 
-@pytest.mark.parametrize("replay", ["reservoir", "surprise"])
+@pytest.mark.parametrize("replay", ["reservoir", "balanced", "surprise"])
 @pytest.mark.parametrize("name", ["slow weights", "dark replay", "ewc", "many"])
 def test_after_a_rejection_all_is_as_before(new_trainer, records, monkeypatch, name, replay):
     trainer = new_trainer(settings_of(RECIPES[name], replay=replay))
@@ -97,6 +97,20 @@ def test_after_a_rejection_all_is_as_before(new_trainer, records, monkeypatch, n
     rejected = trainer.learn("size", epoch=1)
     assert not rejected.manifest.verdict.accepted
     assert rejected.files == before
+
+
+def test_facts_that_are_not_known_yet_are_repeated_first(new_trainer, records):
+    """Two steps teach this model nothing; with a target that everything meets nothing lapses."""
+    repeated = {}
+    for target in (0.1, 100.0):
+        trainer = new_trainer(settings_of(PLAIN, target_loss_nats=target))
+        trainer.begin()
+        learn_all(trainer, records[:6])
+        repeated[target] = trainer.schooling.replay.state().lapsed
+        first = {trainer.schooling.replay.draw(2, version=9, step=step)[0].id for step in range(40)}
+    facts = {sample.id for sample in trainer.schooling.replay.samples if sample.until_known}
+    assert set(repeated[0.1]) == facts < first
+    assert repeated[100.0] is msgspec.UNSET
 
 
 def test_the_slow_weights_are_served_and_the_fast_ones_are_beside_them(new_trainer, records):
