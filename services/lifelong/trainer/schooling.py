@@ -250,8 +250,10 @@ class Schooling:
         found = [rejected._replace(new=unlikely)] if unlikely else []
         middle = len(new) // 2
         parts = [[s for s in new if s.id not in rejected.unlikely]] if unlikely else [new[:middle], new[middle:]]
-        if unlikely and not parts[0]:
-            return found
+        tasks = {sample.task for sample in unlikely}
+        if unlikely and len(parts[0]) * 4 <= len(new) and all(s.task in tasks and not is_single(s) for s in parts[0]):
+            # The little that is left of nearly all wrong samples is likely wrong too, and would be a step of its own.
+            return [rejected]
         if course.num_attempts_left < len(parts) or not all(parts):
             return [rejected]
         course.num_attempts_left -= len(parts)

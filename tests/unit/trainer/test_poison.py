@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import msgspec
@@ -9,10 +10,12 @@ import pytest
 
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
+from lifelong.contracts.versions import Verdict
 from lifelong.learning.gate import GateSettings
 from lifelong.learning.losses import evaluate
 from lifelong.learning.replay import randbelow
 from lifelong.learning.settings import LearningSettings
+from lifelong.trainer.attempts import Attempt
 from lifelong.trainer.config import Settings, TrainerSettings
 
 WORDS = {"y": ("rain", "storm", "flood", "damp"), "n": ("sun", "warm", "bright", "dry")}
@@ -152,3 +155,24 @@ def test_what_looks_bad_and_does_no_harm(new_trainer, new_record, kind):
             assert not manifest.refused
     assert trainer.number == 28
     assert right(trainer) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("num_wrong", "fields", "num_learnt"),
+    [(5, {}, 3), (6, {}, 0), (6, {"until_known": True}, 2), (6, {"task": "other"}, 2), (8, {}, 0)],
+)
+def test_the_little_that_is_left_of_wrong_samples_is_refused_with_them(
+    new_trainer, monkeypatch, num_wrong, fields, num_learnt
+):
+    schooling = begun(new_trainer, GATE).schooling
+    wrong = [weather(number, flipped=True) for number in range(num_wrong)]
+    rest = [msgspec.structs.replace(weather(number), **fields) for number in range(num_wrong, 8)]
+    rejected = Attempt([*wrong, *rest], None, Verdict(False, "wrong"), None, {sample.id for sample in wrong})
+    monkeypatch.setattr(
+        schooling, "_attempt", lambda new, course: rejected._replace(new=new, verdict=Verdict(True, ""), unlikely=set())
+    )
+    found = schooling._parts(rejected, SimpleNamespace(num_attempts_left=6))
+    learnt = [sample for part in found if part.verdict.accepted for sample in part.new]
+    refused = [sample for part in found if not part.verdict.accepted for sample in part.new]
+    assert learnt == rest[:num_learnt]
+    assert refused == [*wrong, *rest[num_learnt:]]
