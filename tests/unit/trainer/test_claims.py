@@ -1,0 +1,33 @@
+"""Of which tasks of a micro-batch it is asked whether they contradict."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from lifelong.learning.gate import Claim, GateSettings, contradicts
+from lifelong.trainer.claims import claims_of
+
+SETTINGS = GateSettings()
+
+
+def judging_of(losses: dict[str, float]) -> SimpleNamespace:
+    """Four of each task came, with these losses; six of each are held out at .2."""
+
+    def claim(task, new, before, known):
+        beside = {f"{task}{number}": 0.0 for number in range(6)}
+        came = {sample.id: losses[task] for sample in new}
+        return Claim(task, SETTINGS.contradiction_nats, came, dict.fromkeys(came, 0.2), beside)
+
+    return SimpleNamespace(claim=claim, is_suspected=lambda task: False, of_task=lambda task: [], last_losses={})
+
+
+@pytest.mark.parametrize(
+    ("losses", "contradicting"),
+    [({"a": 2.0, "b": 0.8}, ["a", "b"]), ({"a": 2.0, "b": 0.5}, ["a"]), ({"a": 0.8, "b": 0.8}, [])],
+)
+def test_beside_one_that_contradicts_half_the_size_is_enough(new_sample, losses, contradicting):
+    new = [new_sample(n, task=task, until_known=False) for n, task in enumerate("aaaabbbb")]
+    claims = claims_of(new, {}, judging_of(losses), SETTINGS, lambda samples: {})
+    assert sorted(claim.task for claim in claims if contradicts(claim, SETTINGS)) == contradicting
