@@ -25,7 +25,7 @@ _OPEN = GateSettings(
     judged_new=1,
 )
 """Nothing is rejected, held out or looked at: all strategies learn the same samples, and pay for nothing else."""
-_PLAIN = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0)
+_PLAIN = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0, skip_known=False)
 _REPLAY = msgspec.structs.replace(_PLAIN, replay_samples=2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import torch
 
@@ -155,3 +156,54 @@ def test_a_step_on_each_part_costs_what_should_be_known_no_steps(learner, new_sa
     facts = [new_sample(number, until_known=True) for number in range(5)]
     lesson = learn(learner, optimizer_of(learner, settings), facts, nothing, settings)
     assert lesson.num_steps == 5 + 2
+
+
+def known(learner, samples):
+    """Learnt until they are below the target loss."""
+    settings = LearningSettings(learning_rate=1e-2, max_steps=200)
+    facts = [msgspec.structs.replace(sample, until_known=True) for sample in samples]
+    learn(learner, optimizer_of(learner, settings), facts, nothing, settings)
+    assert max(evaluate(learner, samples, 1000).values()) < settings.target_loss_nats
+
+
+@pytest.mark.parametrize("until_known", [False, True])
+@pytest.mark.parametrize("tokens_per_pass", [8, 1000])
+def test_no_step_is_taken_on_what_is_known(learner, new_sample, until_known, tokens_per_pass):
+    settings = LearningSettings(step_samples=2, min_steps=2, tokens_per_pass=tokens_per_pass)
+    samples = [new_sample(number, until_known=until_known) for number in range(4)]
+    known(learner, samples)
+    before, losses = copy_of(learner), evaluate(learner, samples, 1000)
+    lesson = learn(learner, optimizer_of(learner, settings), samples, lambda step: [new_sample(9)], settings)
+    assert (lesson.num_steps, lesson.num_tokens, lesson.mixed_in) == (0, 0, {})
+    assert lesson.before == pytest.approx(losses, rel=1e-4)
+    assert lesson.after == pytest.approx(losses, rel=1e-4)
+    assert lesson.right == {sample.id: True for sample in samples}
+    assert all(torch.equal(before[name], parameter) for name, parameter in learner.parameters.items())
+    assert all(parameter.grad is None for parameter in learner.parameters.values())
+
+
+def test_a_step_with_a_single_unknown_sample_is_taken(learner, new_sample):
+    settings = LearningSettings(step_samples=2)
+    samples = [new_sample(number, task="sort") for number in range(6)]
+    known(learner, samples[:3])
+    lesson = learn(learner, optimizer_of(learner, settings), samples[:4], nothing, settings)
+    assert lesson.num_steps == 1
+    assert lesson.num_tokens == sum(map(learner.num_tokens, samples[2:4]))
+
+
+def test_what_was_rated_or_compared_is_learnt_however_likely_it_is(learner, new_sample):
+    settings = LearningSettings()
+    samples = [new_sample(number) for number in range(2)]
+    known(learner, samples)
+    for judged in ({"rating": -1.0}, {"rejected": "no"}):
+        new = [msgspec.structs.replace(samples[0], **judged), samples[1]]
+        assert learn(learner, optimizer_of(learner, settings), new, nothing, settings).num_steps == 1
+
+
+def test_what_is_known_is_learnt_all_the_same_if_wanted(learner, new_sample):
+    settings = LearningSettings(skip_known=False)
+    samples = [new_sample(number) for number in range(2)]
+    known(learner, samples)
+    before = copy_of(learner)
+    assert learn(learner, optimizer_of(learner, settings), samples, nothing, settings).num_steps == 1
+    assert not all(torch.equal(before[name], parameter) for name, parameter in learner.parameters.items())

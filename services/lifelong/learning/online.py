@@ -2,7 +2,9 @@
 
 A fact that somebody corrected should be right in the next answer; one step does not teach it, a handful does. So the
 steps on a micro-batch go on until every ``until_known`` sample is below the target loss, within bounds. The other
-samples are examples of a task, from which one learns by their number: they get ``min_steps``.
+samples are examples of a task, from which one learns by their number: they get ``min_steps``. Where all of a step are
+known already it is not taken, which spares its backward pass and its old samples: what would hardly move the weights
+should cost hardly anything (selective backpropagation, https://arxiv.org/abs/1910.00762).
 
 Those first steps are on ``step_samples`` at a time: more and smaller steps learn more from the same tokens, as long as
 AdamW's second moment is made for it (https://arxiv.org/abs/2507.07101).
@@ -84,13 +86,16 @@ def learn(
     right: dict[str, bool] = {}
     to_know = [sample for sample in new if sample.until_known]
     parts = _parts(new, settings.step_samples) * settings.min_steps
-    num_steps = num_tokens = 0
+    num_rounds = num_steps = num_tokens = 0
     recipe.begin(learner, new, version)
 
-    def is_known() -> bool:
-        return num_steps >= len(parts) and all(
-            latest.get(sample.id, float("inf")) < settings.target_loss_nats for sample in to_know
-        )
+    def is_known(samples: Sequence[Sample]) -> bool:
+        return all(latest.get(sample.id, float("inf")) < settings.target_loss_nats for sample in samples)
+
+    def is_needless(step_on: Sequence[Sample]) -> bool:
+        if num_rounds >= len(parts):
+            return is_known(to_know)
+        return settings.skip_known and is_known(step_on) and not any(map(_is_judged, step_on))
 
     def backward(samples: Sequence[Sample], sum_of_weights: float, losses: dict[str, float]) -> None:
         """Adds these samples' part of the gradient of the weighted mean, and their cross-entropies to ``losses``."""
@@ -100,14 +105,14 @@ def learn(
             losses.update(zip((sample.id for sample in chunk), loss_S.tolist(), strict=True))
             if losses is latest and any(sample.id not in before for sample in chunk):
                 right.update(zip((s.id for s in chunk), are_first_choices(predicted, len(chunk)), strict=True))
-            if losses is latest and is_known():  # never before the last chunk; its backward pass is spared
+            if losses is latest and is_needless(samples):  # never before the last chunk; its backward pass is spared
                 return
             loss_S = recipe.loss(learner, chunk, predicted, loss_S)
             _backward((loss_S * weights(chunk, loss_S.device)).sum() / sum_of_weights)
 
-    while num_steps < len(parts) + max(0, settings.max_steps - settings.min_steps):
-        active = parts[num_steps] if num_steps < len(parts) else to_know
-        if not active:
+    for num_rounds in range(len(parts) + max(0, settings.max_steps - settings.min_steps)):
+        active = parts[num_rounds] if num_rounds < len(parts) else to_know
+        if active is to_know and is_known(to_know):
             break
         on_step(num_steps)
         mixed_in = mix_in(num_steps)
@@ -116,8 +121,10 @@ def learn(
         sum_of_weights = sum(sample.weight for sample in together)
         backward(active, sum_of_weights, latest)
         before = latest | before
-        if is_known():
+        if is_needless(active):
             take_gradients(learner)
+            if num_rounds < len(parts):
+                continue
             break
         if recipe.combine is None:
             backward(mixed_in, sum_of_weights, old)
@@ -147,6 +154,11 @@ def _parts(new: Sequence[Sample], num_samples: int) -> list[list[Sample]]:
     """As equal as they can be, each of at most ``num_samples``; 0: all in one."""
     num_parts = -(-len(new) // num_samples) if num_samples else 1
     return [list(new[len(new) * at // num_parts : len(new) * (at + 1) // num_parts]) for at in range(num_parts)]
+
+
+def _is_judged(sample: Sample) -> bool:
+    """Its loss does not say whether anything can be learnt of it."""
+    return sample.rejected is not None or sample.rating is not None
 
 
 def _backward(loss: Tensor) -> None:

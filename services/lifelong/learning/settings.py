@@ -39,7 +39,9 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of which a sample that should be known gets no more, those that every sample gets included: it is given up for
     now; replay brings it back."""
     target_loss_nats: Annotated[float, Meta(ge=0)] = 0.1
-    """Per token. Below this a sample that should be known counts as known."""
+    """Per token. Below this a sample counts as known."""
+    skip_known: bool = True
+    """No step is taken where all of its new samples are known already. They are kept for replay like others."""
     max_tokens: Annotated[int, Meta(ge=8)] = 512
     """Of one sample; what is longer is cut."""
     tokens_per_pass: Annotated[int, Meta(ge=8)] = 768

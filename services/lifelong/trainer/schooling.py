@@ -274,6 +274,7 @@ class Schooling:
         first_step = course.num_steps
         old: dict[str, float] = {}
         repeated: Counter[str] = Counter()
+        replayable: dict[str, Sample] = {}
 
         def mix_in(step: int) -> list[Sample]:
             step += first_step
@@ -281,7 +282,7 @@ class Schooling:
             known = {n for n, num in repeated.items() if num >= _REPEATS or old.get(n, 1e9) < s.target_loss_nats}
             drawn = self.replay.draw(num_replayed, version=course.number, step=step, known=known)
             repeated.update(sample.id for sample in drawn)
-            course.replayed.update((sample.id, sample) for sample in drawn)
+            replayable.update((sample.id, sample) for sample in drawn)
             # A young line has little to replay: the base's own answers take its place.
             num_anchors = s.anchor_samples + num_replayed - len(drawn) if s.anchor_samples else 0
             return [*drawn, *anchor.draw(self.anchors, num_anchors, seed=s.seed, version=course.number, step=step)]
@@ -301,6 +302,8 @@ class Schooling:
             score=self._scored(new),
             old=old,
         )
+        # A step that was found needless is not taken, and what was drawn for it not learnt.
+        course.replayed.update((key, sample) for key, sample in replayable.items() if key in lesson.mixed_in)
         self._catch_up(new)
         stepped = self._clock.monotonic()
 
