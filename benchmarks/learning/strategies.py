@@ -29,7 +29,8 @@ _PLAIN = LearningSettings(replay_samples=0, anchor_samples=0, kl_samples=0, skip
 _REPLAY = msgspec.structs.replace(_PLAIN, replay_samples=2)
 
 
-_ANCHORED = Curriculum(recipe=RecipeSettings(anchor_kl=10.0, anchor_ce=0.0))
+_FOUR_OLD = LearningSettings(replay_samples=4, skip_known=False)
+_ANCHORED = Curriculum(_FOUR_OLD, RecipeSettings(anchor_kl=10.0, anchor_ce=0.0))
 
 
 class Avalanche(msgspec.Struct, frozen=True):
@@ -108,21 +109,27 @@ STRATEGIES = {
     "ema": _strategy("2 old samples; slow weights are served", _REPLAY, _with(ema_decay=0.8)),
     "der": _strategy("DER++ on 2 old samples", _REPLAY, _with(dark_alpha=3.0, dark_when="replayed")),
     "default": Strategy(
-        "what lifelong does without any configuration: DER++ on 4 old samples and 1 of the base beside 4 new ones, "
-        "slow weights are served, the gate",
+        "what lifelong does without any configuration: DER++ on 2 old samples and 1 of the base beside 4 new ones, no "
+        "step on what is known, slow weights are served, the gate",
         Curriculum(),
     ),
-    "default-kl": Strategy(
-        "the default, but the base's own words by the KL alone, α 3",
-        Curriculum(recipe=RecipeSettings(anchor_ce=0.0)),
+    "default-no-skip": Strategy(
+        "the default, but each sample is learnt once, known or not", Curriculum(LearningSettings(skip_known=False))
     ),
-    "default-anchored": Strategy("the default, but the base's own words by the KL alone, α 10", _ANCHORED),
-    "default-anchored-ungated": Strategy("default-anchored without the gate", _ANCHORED._replace(gate=_OPEN)),
-    "default-by-heart": Strategy(
-        "the default, but the base's own words are learnt like any text",
-        Curriculum(recipe=RecipeSettings(anchor_kl=0.0)),
+    "four-old": Strategy(
+        "the default on 4 old samples, each new one learnt once, and α 3 for the base's own words",
+        Curriculum(_FOUR_OLD, RecipeSettings(anchor_kl=3.0)),
     ),
-    "default-lean": Strategy("the default on 2 old samples", Curriculum(LearningSettings(replay_samples=2))),
+    "four-old-kl": Strategy(
+        "four-old, but the base's own words by the KL alone",
+        Curriculum(_FOUR_OLD, RecipeSettings(anchor_kl=3.0, anchor_ce=0.0)),
+    ),
+    "four-old-anchored": Strategy("four-old, but the base's own words by the KL alone, α 10", _ANCHORED),
+    "four-old-anchored-ungated": Strategy("four-old-anchored without the gate", _ANCHORED._replace(gate=_OPEN)),
+    "four-old-by-heart": Strategy(
+        "four-old, but the base's own words are learnt like any text",
+        Curriculum(_FOUR_OLD, RecipeSettings(anchor_kl=0.0)),
+    ),
     "default-fast": Strategy(
         "the default, but what learns is served", Curriculum(recipe=RecipeSettings(ema_decay=0.0))
     ),

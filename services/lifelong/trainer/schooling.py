@@ -284,7 +284,7 @@ class Schooling:
             repeated.update(sample.id for sample in drawn)
             replayable.update((sample.id, sample) for sample in drawn)
             # A young line has little to replay: the base's own answers take its place.
-            num_anchors = s.anchor_samples + num_replayed - len(drawn) if s.anchor_samples else 0
+            num_anchors = s.anchor_samples + max(0, num_replayed - len(drawn)) if s.anchor_samples else 0
             return [*drawn, *anchor.draw(self.anchors, num_anchors, seed=s.seed, version=course.number, step=step)]
 
         def on_step(step: int) -> None:
