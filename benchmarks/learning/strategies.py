@@ -117,12 +117,12 @@ STRATEGIES = {
         "the default, but each sample is learnt once, known or not", Curriculum(LearningSettings(skip_known=False))
     ),
     "four-old": Strategy(
-        "the default on 4 old samples, each new one learnt once, and α 3 for the base's own words",
-        Curriculum(_FOUR_OLD, RecipeSettings(anchor_kl=3.0)),
+        "the default on 4 old samples, each new one learnt once, known or not",
+        Curriculum(_FOUR_OLD),
     ),
     "four-old-kl": Strategy(
         "four-old, but the base's own words by the KL alone",
-        Curriculum(_FOUR_OLD, RecipeSettings(anchor_kl=3.0, anchor_ce=0.0)),
+        Curriculum(_FOUR_OLD, RecipeSettings(anchor_ce=0.0)),
     ),
     "four-old-anchored": Strategy("four-old, but the base's own words by the KL alone, α 10", _ANCHORED),
     "four-old-anchored-ungated": Strategy("four-old-anchored without the gate", _ANCHORED._replace(gate=_OPEN)),

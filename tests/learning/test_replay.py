@@ -115,25 +115,18 @@ def filled(new_sample, num=20, **fields):
     return replay
 
 
-def test_what_should_be_known_and_is_not_comes_on_top(new_sample):
-    replay, plain = filled(new_sample, until_known=True), Reservoir(50, 0)
-    for sample in replay.samples:
-        plain.add(sample)
-    replay.note_known({f"0-{number}-0": 0.5 if number < 5 else 0.05 for number in range(20)}, 0.1)
-    lapsed = {f"0-{number}-0" for number in range(5)}
-    seen = set()
-    for step in range(40):
-        drawn = replay.draw(2, version=1, step=step)
-        assert drawn[:2] == plain.draw(2, version=1, step=step)
-        on_top = {sample.id for sample in drawn[2:]}
-        assert len(on_top) == 2
-        assert on_top <= lapsed - {sample.id for sample in drawn[:2]}
-        seen |= on_top
-    assert seen == lapsed
-    replay.note_known({f"0-{number}-0": 0.01 for number in range(4)}, 0.1)
-    assert {sample.id for step in range(9) for sample in replay.draw(2, version=1, step=step)[2:]} == {"0-4-0"}
-    assert not any(replay.draw(2, version=1, step=step, known={"0-4-0"})[2:] for step in range(9))
-    assert replay.draw(0, version=1) == []
+def test_half_of_what_is_drawn_should_be_known_and_is_not(new_sample):
+    replay = filled(new_sample, until_known=True)
+    replay.note_known({f"0-{number}-0": 0.5 if number < 3 else 0.05 for number in range(20)}, 0.1)
+    lapsed = {"0-0-0", "0-1-0", "0-2-0"}
+    drawn = [[sample.id for sample in replay.draw(4, version=1, step=step)] for step in range(40)]
+    assert all(set(ids[:2]) <= lapsed and len(set(ids)) == 4 for ids in drawn)
+    assert {ids[0] for ids in drawn} == lapsed
+    assert len({name for ids in drawn for name in ids}) == 20
+    replay.note_known({"0-0-0": 0.01, "0-1-0": 0.02}, 0.1)
+    assert [replay.draw(4, version=1, step=step)[0].id for step in range(5)] == ["0-2-0"] * 5
+    assert len(replay.draw(1, version=1)) == 1
+    assert "0-2-0" not in [replay.draw(4, version=1, step=step, known={"0-2-0"})[0].id for step in range(5)]
 
 
 def test_what_is_no_fact_does_not_lapse_and_is_drawn_as_by_chance(new_sample):

@@ -2,11 +2,10 @@
 
 ``Reservoir``: every sample ever seen is in the buffer with the same probability (Vitter's Algorithm R, 1985).
 ``BalancedReservoir``: every task has the same share while it can fill it, and within a task Algorithm R
-(class-balancing reservoir sampling, https://proceedings.mlr.press/v119/chrysakis20a.html). To what it draws by chance
-it adds as many samples that should be known and were not when they were last seen: a fact that was pushed out by later
-ones is repeated until it is back, one that is known need not be, as in spaced repetition; where nothing was forgotten
-it costs nothing. (Among all samples that would be prioritised replay, https://arxiv.org/abs/1511.05952, and favour what
-is mislabelled.)
+(class-balancing reservoir sampling, https://proceedings.mlr.press/v119/chrysakis20a.html). Half of what it draws are
+samples that should be known and were not when they were last seen: a fact that was pushed out by later ones is repeated
+until it is back, one that is known need not be, as in spaced repetition. (Among all samples that would be prioritised
+replay, https://arxiv.org/abs/1511.05952, and favour what is mislabelled.)
 
 There is no random state to save: each draw is a function of (seed, version, step), so that a trainer that was killed
 draws the same again.
@@ -63,7 +62,7 @@ class Reservoir:
         return place if place < self.capacity else None
 
     def draw(self, num_samples: int, *, version: int, step: int = 0, known: Collection[str] = ()) -> list[Sample]:
-        """Without replacement, fewer if there are not so many; what should be known and is not may come on top.
+        """Without replacement, fewer if there are not so many.
 
         Args:
             known: ids of those that have been seen to be, since ``note_known``.
@@ -115,10 +114,12 @@ class BalancedReservoir(Reservoir):
         self._lapsed &= {sample.id for sample in self.samples if sample.until_known}
 
     def draw(self, num_samples: int, *, version: int, step: int = 0, known: Collection[str] = ()) -> list[Sample]:
-        by_chance = super().draw(num_samples, version=version, step=step)
-        drawn = {sample.id for sample in by_chance}
-        lapsed = [sample for sample in self.samples if sample.id in self._lapsed.difference(known, drawn)]
-        return [*by_chance, *self._drawn(lapsed, num_samples, "lapsed", version, step)]
+        """Up to half of them of what should be known and is not."""
+        lapsed = [sample for sample in self.samples if sample.id in self._lapsed and sample.id not in known]
+        first = self._drawn(lapsed, num_samples // 2, "lapsed", version, step)
+        drawn = {sample.id for sample in first}
+        others = [sample for sample in self.samples if sample.id not in drawn]
+        return [*first, *self._drawn(others, num_samples - len(first), version, step)]
 
     def remove(self, is_unwanted: Callable[[Sample], bool]) -> list[str]:
         removed = super().remove(is_unwanted)

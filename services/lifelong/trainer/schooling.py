@@ -271,6 +271,8 @@ class Schooling:
         started = self._clock.monotonic()
         s = self.curriculum.learning
         num_replayed = self.signals.drift.replay_samples(s.replay_samples, course.number)
+        if to_know := [sample for sample in new if sample.until_known]:
+            num_replayed *= 2  # Steps that go on until something is known take more to keep the rest where it is.
         first_step = course.num_steps
         old: dict[str, float] = {}
         repeated: Counter[str] = Counter()
@@ -284,7 +286,7 @@ class Schooling:
             repeated.update(sample.id for sample in drawn)
             replayable.update((sample.id, sample) for sample in drawn)
             # A young line has little to replay: the base's own answers take its place.
-            num_anchors = s.anchor_samples + max(0, num_replayed - len(drawn)) if s.anchor_samples else 0
+            num_anchors = s.anchor_samples + num_replayed - len(drawn) if s.anchor_samples else 0
             return [*drawn, *anchor.draw(self.anchors, num_anchors, seed=s.seed, version=course.number, step=step)]
 
         def on_step(step: int) -> None:
@@ -304,13 +306,12 @@ class Schooling:
         )
         # A step that was found needless is not taken, and what was drawn for it not learnt.
         course.replayed.update((key, sample) for key, sample in replayable.items() if key in lesson.mixed_in)
-        self._catch_up(new)
+        self._catch_up(to_know)
         stepped = self._clock.monotonic()
 
         # Whether it was learnt is seen by the weights that learn: those that are served may lag behind.
         lesson = self._put_to_the_test(new, lesson)
         verdict, after, unlikely = self._judge(new, lesson, before, course)
-        to_know = [sample for sample in new if sample.until_known]
         with self.served():
             if self._slow and to_know:
                 lesson = replace(lesson, after=lesson.after | self._evaluate(to_know))
@@ -440,9 +441,8 @@ class Schooling:
         if has_drifted and self.curriculum.recipe.blocks_versions == 0:
             begin_block(self._recipe)
 
-    def _catch_up(self, new: Sequence[Sample]) -> None:
+    def _catch_up(self, to_know: Sequence[Sample]) -> None:
         """What should be known should be known by those weights that are served."""
-        to_know = [sample for sample in new if sample.until_known]
         if self._slow and to_know:
             target = self.curriculum.learning.target_loss_nats
             self._slow.catch_up(
