@@ -18,7 +18,7 @@ from lifelong.learning.recipes import make_recipe, slow_weights
 from lifelong.learning.settings import LearningSettings
 from lifelong.learning.surprise import SurpriseReservoir
 
-LEARNING = LearningSettings(learning_rate=0.05, beta2=0.999)
+LEARNING = LearningSettings(learning_rate=0.05, beta2=0.999, skip_known=False)
 FIRST = [toy_sample(number, str(number), task="first") for number in range(2)]
 # Other questions, answered with other digits.
 SECOND = [toy_sample(100 + number, str(5 + number), task="second") for number in range(2)]
