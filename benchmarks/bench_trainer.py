@@ -69,7 +69,7 @@ from lifelong.trainer.precision import with_dtype
 
 BATCH_SIZE = 8
 ARMS = ("plain", "transformers", "bare", "trainer", "default")
-LEARNING = LearningSettings(step_samples=0, replay_samples=0, anchor_samples=0, kl_samples=0)
+LEARNING = LearningSettings(step_samples=0, replay_samples=0, anchor_samples=0, kl_samples=0, skip_known=False)
 OPEN = GateSettings(
     new_tolerance_nats=1e9, held_out_tolerance_nats=1e9, general_tolerance_nats=1e9, general_drift_nats=1e9
 )
