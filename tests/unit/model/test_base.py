@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import threading
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from lifelong.errors import MissingPartError
@@ -33,6 +36,33 @@ def test_a_base_is_frozen_and_its_hash_is_that_of_the_stored_weights(tiny_folder
     assert load_base(settings, torch.float32).sha256 == base.sha256
     assert base.num_layers == 4
     assert base.end_tokens == {base.tokenizer.eos_token_id}
+
+
+def test_threads_that_load_at_once_leave_transformers_as_it_was(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else no model that is loaded later has its tied weights."""
+    tie_weights = transformers.PreTrainedModel.tie_weights
+    monkeypatch.setattr(transformers.PreTrainedModel, "tie_weights", tie_weights)  # put back, whatever comes of it
+    start = threading.Barrier(4)
+
+    def load() -> None:
+        start.wait()
+        for _ in range(5):
+            load_base(ModelSettings(name=str(tiny_folder), device="cpu"))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert transformers.PreTrainedModel.tie_weights is tie_weights
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_changed_weight_changes_the_hash(tiny_folder: Path, tmp_path: Path) -> None:
