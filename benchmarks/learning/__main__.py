@@ -39,7 +39,7 @@ RESULTS = Path(__file__).with_name("results")
 PLAN = {
     # The first ones are what is to be known first, should there be no time for all.
     "S1": (
-        *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-no-skip"),
+        *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-no-skip", "null-space"),
         *("replay", "der", "ema", "ewc", "agem", "naive-8", "naive-twice", "lwf", "olora"),
         *("avalanche-replay", "avalanche-ewc"),
         *("four-old", "four-old-kl", "four-old-anchored", "four-old-by-heart"),

@@ -130,6 +130,10 @@ STRATEGIES = {
         "four-old, but the base's own words are learnt like any text",
         Curriculum(_FOUR_OLD, RecipeSettings(anchor_kl=0.0)),
     ),
+    "null-space": Strategy(
+        "the default, but in directions that the base hardly uses, at one and a half times the rate",
+        Curriculum(LearningSettings(learning_rate=1.5e-3), RecipeSettings(null_space=0.1)),
+    ),
     "default-fast": Strategy(
         "the default, but what learns is served", Curriculum(recipe=RecipeSettings(ema_decay=0.0))
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import pytest
@@ -20,6 +20,7 @@ from lifelong.learning.ewc import Ewc
 from lifelong.learning.kl_base import KlToBase, LearningWithoutForgetting
 from lifelong.learning.kto import Kto
 from lifelong.learning.multi_frequency import MultiFrequency, by_layer
+from lifelong.learning.null_space import NullSpace
 from lifelong.learning.olora import OLora
 from lifelong.learning.online import learn
 from lifelong.learning.optimizers import SGD, AdamW
@@ -31,9 +32,20 @@ from lifelong.learning.surprise import SurpriseReservoir
 ANCHORS = [toy_anchor(900), toy_anchor(901, messages=(), text="482")]
 SETTINGS = LearningSettings(learning_rate=0.02, min_steps=2, max_steps=4, target_loss_nats=0.5, tokens_per_pass=12)
 
+
+def some_inputs(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return {name: torch.randn(4, p.shape[1], generator=generator) for name, p in parameters.items() if "lora_A" in name}
+
+
 # Each with a strength that does something, and as good as absent.
 Make = Callable[[object], Recipe]
 METHODS: dict[str, tuple[Callable[..., Method], Callable[..., Method] | None]] = {
+    # First: it moves the weights to where they begin.
+    "null space": (
+        lambda p: NullSpace(p, some_inputs(p), energy=0.3),
+        lambda p: NullSpace(p, some_inputs(p), energy=1.0),
+    ),
     "ema": (lambda p: Ema(p, decay=0.9), lambda p: Ema(p, decay=0.0)),
     "ema by versions": (lambda p: Ema(p, decay=0.7, every="version"), None),
     "der": (lambda p: DarkReplay(alpha=0.7, beta=0.3, num_kept=4), lambda p: DarkReplay(alpha=0.0)),

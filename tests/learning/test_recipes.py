@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.learning.toy import ToyLearner
+from tests.learning.toy import ToyLearner, toy_anchor
 
 from lifelong.learning.agem import project
 from lifelong.learning.ema import Ema
@@ -12,6 +12,7 @@ from lifelong.learning.recipe_settings import PLAIN, RecipeSettings
 from lifelong.learning.recipes import make_recipe, slow_weights
 
 ONE_OF_EACH = {
+    "null space": {"null_space": 0.5},
     "dpo": {"preference_strength": 1.0},
     "kto": {"rating_strength": 1.0},
     "der": {"dark_alpha": 0.5},
@@ -27,7 +28,15 @@ ONE_OF_EACH = {
 
 def made(**fields):
     settings = msgspec.convert(msgspec.structs.asdict(PLAIN) | fields, RecipeSettings)
-    return make_recipe(settings, ToyLearner().parameters, seed=0, reference_tokens=256, tokens_per_pass=512)
+    learner = ToyLearner()
+    return make_recipe(
+        settings,
+        learner.parameters,
+        seed=0,
+        reference_tokens=256,
+        tokens_per_pass=512,
+        inputs=lambda: learner.layer_inputs([toy_anchor(1)]),
+    )
 
 
 def test_plain_has_nothing():

@@ -50,6 +50,10 @@ class ToyLearner:
         lengths_S = torch.tensor([self.num_targets(sample) for sample in samples])
         return Logits(logits_NV, targets_N, torch.repeat_interleave(torch.arange(len(samples)), lengths_S))
 
+    def layer_inputs(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        x_ND = torch.stack([self.features(sample, at) for sample in samples for at in range(self.num_targets(sample))])
+        return {name: x_ND for name in self.parameters if ".lora_A." in name}
+
     def features(self, sample: Sample, at: int) -> torch.Tensor:
         prompt = "|".join(message.content for message in sample.messages[:-1]) or sample.id
         return torch.tensor(

@@ -38,6 +38,10 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anchor_ce: Strength = 1.0
     """β of the cross-entropy beside it, of those that are answers. With 0 one fact, learnt by a new line until it is
     known, changes answers to other short questions ("the capital of France")."""
+    null_space: Share = 0.0
+    """ε: the share of the energy of what the base's layers are given at its own words that lies in the directions in
+    which the adapter learns, such as 0.1. 0: it learns in all. It learns more slowly so; half again as high a
+    ``learning.learning_rate`` makes up for that."""
     ewc_strength: Strength = 0.0
     """λ of online EWC; 25 to 175 in the paper."""
     ewc_decay: Annotated[float, Meta(ge=0, le=1)] = 0.99

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
 from lifelong.learning import agem
 from lifelong.learning.anchor_kl import AnchorKl
 from lifelong.learning.der import DarkReplay
@@ -11,6 +15,7 @@ from lifelong.learning.ewc import Ewc
 from lifelong.learning.kl_base import KlToBase, LearningWithoutForgetting
 from lifelong.learning.kto import Kto
 from lifelong.learning.multi_frequency import MultiFrequency, by_layer
+from lifelong.learning.null_space import NullSpace
 from lifelong.learning.olora import OLora
 from lifelong.learning.optimizers import Parameters
 from lifelong.learning.preference import Dpo
@@ -19,9 +24,19 @@ from lifelong.learning.recipe_settings import RecipeSettings
 
 
 def make_recipe(
-    settings: RecipeSettings, parameters: Parameters, *, seed: int, reference_tokens: int, tokens_per_pass: int
+    settings: RecipeSettings,
+    parameters: Parameters,
+    *,
+    seed: int,
+    reference_tokens: int,
+    tokens_per_pass: int,
+    inputs: Callable[[], Mapping[str, Tensor]] = dict,
 ) -> Recipe:
     """The parameters as they are when a line begins; what the methods have learnt since is then loaded.
+
+    Args:
+        inputs: what the base's layers are given at its own words, by the name of the lora_A there. Asked for a null
+            space.
 
     Raises:
         ValueError: blocks or periods that these parameters cannot have.
@@ -29,6 +44,9 @@ def make_recipe(
     s = settings
     keeping = {"num_kept": s.kept_predictions, "tokens_per_pass": tokens_per_pass}
     methods: dict[str, Method] = {}
+    # It moves the weights to where they begin, which others take down.
+    if s.null_space:
+        methods["null space"] = NullSpace(parameters, inputs(), energy=s.null_space)
     # Losses: first what is said of a sample's answer, then what holds it near to something.
     if s.preference_strength:
         methods["dpo"] = Dpo(strength=s.preference_strength, beta=s.judgement_beta, reference=s.judgement_reference)

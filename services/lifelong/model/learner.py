@@ -13,7 +13,7 @@ from torch import nn
 
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
-from lifelong.learning.base import Logits
+from lifelong.learning.base import Logits, chunks
 from lifelong.model.adapter import adapter_parameters, adapter_state, add_adapter, load_adapter_state
 from lifelong.model.base import BaseModel
 from lifelong.model.packing import pack
@@ -25,6 +25,7 @@ _ANSWER_TOKENS = 32
 _TEXT_TOKENS = 40
 _SAMPLING = ("temperature", "top_p", "top_k")
 _MAX_PACKING_ERROR = 0.15
+_INPUT_TOKENS = 1024
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,40 @@ class AdapterLearner:
         )
 
     @torch.no_grad()
+    def layer_inputs(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """What the layers with an adapter are given when the base says these, (N, D), float32, by the name of lora_A.
+
+        Of at most ``_INPUT_TOKENS`` tokens, evenly from all. Layers that are given the same have the same object.
+        """
+        found: dict[str, list[torch.Tensor]] = {}
+        same: dict[str, str] = {}
+        latest: tuple[torch.Tensor, str] | None = None
+
+        def take(name: str, given: torch.Tensor) -> None:
+            nonlocal latest
+            if latest is None or latest[0] is not given:
+                latest = given, name
+                found.setdefault(name, []).append(given.reshape(-1, given.shape[-1]).float())
+            same[name] = latest[1]
+
+        def hook(name: str) -> Any:
+            return lambda module, args: take(name, args[0])
+
+        names = [name for name in self.parameters if ".lora_A." in name]
+        layers = {name: self.model.get_submodule(name.partition(".lora_A.")[0]) for name in names}
+        handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+        try:
+            # Several to a pass share what they begin with; where they are padded, one does not need it.
+            for some in chunks(self, samples, _INPUT_TOKENS if self._packs else 0):
+                self.logits(some, base=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+        rows = {name: torch.cat(pieces) for name, pieces in found.items()}
+        kept = {name: some[_evenly(len(some), _INPUT_TOKENS)] for name, some in rows.items()}
+        return {name: kept[source] for name, source in same.items()}
+
+    @torch.no_grad()
     def _packing_error(self) -> float:
         """Of packed predictions, in standard deviations of the logits: far below 1 where the model heeds a mask of
         ours, around 1 where it does not, as one with a recurrent state."""
@@ -168,3 +203,8 @@ class AdapterLearner:
         is_judgement = sample.until_known or sample.rejected is not None or sample.rating is not None
         learn: Literal["last", "all"] = "last" if is_judgement else "all"
         return encode_chat(tokenizer, sample.messages, self._max_tokens, learn=learn)
+
+
+def _evenly(num: int, num_kept: int) -> torch.Tensor:
+    """Of so many, at most so many, as indices."""
+    return torch.arange(min(num, num_kept)) * num // min(num, num_kept)

@@ -63,37 +63,39 @@ class Schooling:
         self._learner = learner
         self.curriculum = curriculum
         self._clock = clock
-        learning, gate = curriculum.learning, curriculum.gate
-        # What a method takes for the beginning must be the beginning.
+        learning = curriculum.learning
         learner.reset()
-        self._recipe = make_recipe(
-            curriculum.recipe,
-            learner.parameters,
-            seed=learning.seed,
-            reference_tokens=learning.reference_tokens,
-            tokens_per_pass=learning.tokens_per_pass,
-        )
-        self._slow = slow_weights(self._recipe)
         self._optimizer = OPTIMIZERS[learning.optimizer](learner.parameters, learning)
         self.replay = REPLAYS[learning.replay](learning.replay_capacity, learning.seed)
-        self.judging = Judging(gate, learning.seed)
+        self.judging = Judging(curriculum.gate, learning.seed)
         self.signals = Signals(curriculum.drift)
-        self.anchors: list[Sample] = []
         self._learnt: Counter[str] = Counter()
 
     def begin(self, prompts: Sequence[str], anchors: Sequence[Sample] | None = None) -> None:
-        """A line that has no versions yet: the base's own answers and texts are taken down before anything
-        changes.
+        """A line that has no versions yet: the base's own answers and texts are taken down before anything changes.
 
         Args:
             anchors: as they were taken down when the line began; without, they are made now.
         """
         if anchors is None:
-            anchors = anchor.make_anchors(
-                self._learner.base_answers, self._learner.base_texts, prompts or anchor.PROMPTS
-            )
-        self.anchors = list(anchors)
+            asked = prompts or anchor.PROMPTS
+            anchors = anchor.make_anchors(self._learner.base_answers, self._learner.base_texts, asked)
+        self._set_out(anchors)
         self.judging.begin(anchor.judged(self.anchors), self._evaluate)
+
+    def _set_out(self, anchors: Sequence[Sample]) -> None:
+        self.anchors = list(anchors)
+        learning = self.curriculum.learning
+        self._learner.reset()  # what a method takes for the beginning must be the beginning
+        self._recipe = make_recipe(
+            self.curriculum.recipe,
+            self._learner.parameters,
+            seed=learning.seed,
+            reference_tokens=learning.reference_tokens,
+            tokens_per_pass=learning.tokens_per_pass,
+            inputs=lambda: self._learner.layer_inputs(anchor.learnt(self.anchors)),
+        )
+        self._slow = slow_weights(self._recipe)
 
     def restore(self, files: Mapping[str, bytes], learnt_with: Curriculum) -> None:
         """The state of a version. An optimizer or a recipe that is another than it was begins anew.
@@ -104,6 +106,7 @@ class Schooling:
         Raises:
             ValueError: the adapter or the optimizer have another shape. CorruptVersionError.
         """
+        self._set_out(files_of.unpack_samples(files.get(files_of.ANCHORS_FILE, b""), files_of.ANCHORS_FILE))
         served = unpack_state(files[ADAPTER_FILE])
         fast = files.get(files_of.FAST_FILE)
         # Without slow weights of its own it goes on from what was served.
@@ -116,21 +119,19 @@ class Schooling:
         elif self._slow:
             self._slow.begin_with(served)
         state = files_of.unpack_state(files)
-        replay, recent, older, probes, anchors = (
+        replay, recent, older, probes = (
             files_of.unpack_samples(files.get(name, b""), name)
             for name in (
                 files_of.REPLAY_FILE,
                 files_of.HELD_OUT_FILE,
                 files_of.OLDER_FILE,
                 files_of.PROBES_FILE,
-                files_of.ANCHORS_FILE,
             )
         )
         self.replay.load(state.replay, replay)
-        self.anchors = anchors
         self._learnt = Counter(state.learnt)
         with self.served():
-            self.judging.load(state.judging, recent, older, probes, anchor.judged(anchors), self._evaluate)
+            self.judging.load(state.judging, recent, older, probes, anchor.judged(self.anchors), self._evaluate)
         if SIGNALS_FILE in files:
             self.signals.unpack(files[SIGNALS_FILE], learnt_with.drift)
         else:
