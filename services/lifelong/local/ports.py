@@ -13,11 +13,18 @@ HOST = "127.0.0.1"
 """Nothing of the embedded stack listens to other machines: it has no passwords."""
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now. No port twice in a process: one that was given may be listened on later."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def is_free(port: int) -> bool:
