@@ -25,6 +25,7 @@ from lifelong.trainer.verify import verify
 LENIENT = GateSettings(general_tolerance_nats=100, general_drift_nats=100, held_out_tolerance_nats=100)
 LEARNING = LearningSettings(learning_rate=1e-2, max_steps=2, replay_samples=2, replay_capacity=6)
 RECIPES = {
+    "null space": msgspec.structs.replace(PLAIN, null_space=0.1, fading=0.01, ema_decay=0.8),
     "slow weights": msgspec.structs.replace(PLAIN, ema_decay=0.8),
     "slow weights by steps": msgspec.structs.replace(PLAIN, ema_decay=0.8, ema_every="step"),
     "dark replay": msgspec.structs.replace(PLAIN, dark_alpha=0.5),
