@@ -60,7 +60,7 @@ generate: install ## Write again what is generated from the code: schemas, Async
 	$(BIN)/python deploy/grafana/generate.py
 
 test: check ## All tests, on a real Kafka, a real Valkey and the real model
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=25 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=40 $(ARGS)
 
 test-fast: install ## The tests that need no server and no real model
 	$(BIN)/python -m pytest tests/unit tests/contracts tests/learning -m 'not kafka and not model and not e2e' $(ARGS)

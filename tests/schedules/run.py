@@ -21,7 +21,7 @@ from lifelong.errors import LifelongError, UnreachableError
 from lifelong.registry.registry import is_accepted
 from lifelong.stream.kafka import KafkaSink
 
-_REST_SECONDS = 180.0
+_REST_SECONDS = 360.0
 _WELL_SECONDS = 30.0
 _LOOP_SECONDS = 0.01
 _LOOK_SECONDS = 0.1

@@ -20,7 +20,8 @@ from lifelong.local.java import find_java
 from lifelong.local.kafka_jars import kafka_jars
 from lifelong.local.ports import HOST, is_open
 
-_READY_TIMEOUT_SECONDS = 60
+# Seconds on an idle machine; beside models that learn on every core it has taken more than a minute.
+_READY_TIMEOUT_SECONDS = 180
 
 # The serial collector and the quick compiler alone: for one user's stream they are as fast, the broker is ready in
 # half the time, and it stays small beside the models.
