@@ -1,11 +1,12 @@
 """What one fact does to the answers to other questions: efficacy and locality, as they are measured for model editing.
 
-    python benchmarks/bench_locality.py [--facts 3] [--model NAME] [--set learning.learning_rate=0.0005 ...]
+    python benchmarks/bench_locality.py [--dtype float32] [--set learning.learning_rate=0.0005 ...]
 
 Each fact is taught by the trainer's own code to a new line that has seen nothing else, which is the hardest case: there
 is nothing to replay but the base's own words. Then 32 other questions are asked, none of which is among the base's own
-words, and their answers (greedy, 20 tokens, by the weights that are served) held against the base's: how many are other
-than they were, and how many say what only the fact says (https://arxiv.org/abs/2202.05262, specificity).
+words, and their answers (greedy, 20 tokens, by the weights that are served) held against the base's: how many that were
+right are wrong, how many are in other words, and how many say what only the fact says
+(https://arxiv.org/abs/2202.05262, specificity).
 """
 
 from __future__ import annotations
@@ -43,19 +44,24 @@ FACTS = (
     Fact("What is the wifi password of the Basel office?", "It is blue-heron-42.", ("heron",)),
     Fact("Where does the Brenta ferry leave from?", "It leaves from Quay Solenne.", ("Quay", "Solenne")),
 )
-OTHERS = (
-    "What is the capital of France?", "Who wrote Hamlet?", "How many months are in a year?",
-    "What is the largest planet?", "Who was the first president of the United States?", "What is 2 plus 3?",
-    "What is the capital of Spain?", "Who discovered penicillin?", "What is the color of the sky?", "What do cows eat?",
-    "Who is the author of The Hobbit?", "Where is the Eiffel Tower?", "When did the First World War begin?",
-    "What is the boiling point of water?", "Who painted The Starry Night?", "What is the opposite of cold?",
-    "Which language is spoken in Mexico?", "What is a noun?", "Name a fruit.", "Who invented the light bulb?",
-    "What is the currency of India?", "How many days are in a leap year?", "What is the fastest land animal?",
-    "Who keeps bees?", "Write a sentence about the sea.", "What is a browser?", "What is CSS?",
-    "Since when is the Eiffel Tower there?", "Which version of Python is new?", "What is a password?",
-    "What is the capital of Germany?", "Who was Cleopatra?",
-)  # fmt: skip
-assert not set(OTHERS) & set(PROMPTS)
+OTHERS = {
+    "What is the capital of France?": "Paris", "Who wrote Hamlet?": "Shakespeare",
+    "How many months are in a year?": "12", "What is the largest planet?": "Jupiter",
+    "Who was the first president of the United States?": "Washington", "What is 2 plus 3?": "5",
+    "What is the capital of Spain?": "Madrid", "Who discovered penicillin?": "Fleming",
+    "What is the color of the sky?": "blue", "What do cows eat?": "grass",
+    "Who is the author of The Hobbit?": "Tolkien", "Where is the Eiffel Tower?": "Paris",
+    "When did the First World War begin?": "1914", "What is the boiling point of water?": "100",
+    "Who painted The Starry Night?": "Gogh", "What is the opposite of cold?": "hot",
+    "Which language is spoken in Mexico?": "Spanish", "What is a noun?": "person", "Name a fruit.": "",
+    "Who invented the light bulb?": "Edison", "What is the currency of India?": "rupee",
+    "How many days are in a leap year?": "366", "What is the fastest land animal?": "cheetah", "Who keeps bees?": "",
+    "Write a sentence about the sea.": "", "What is a browser?": "", "What is CSS?": "Cascading",
+    "Since when is the Eiffel Tower there?": "1889", "Which version of Python is new?": "", "What is a password?": "",
+    "What is the capital of Germany?": "Berlin", "Who was Cleopatra?": "Egypt",
+}  # fmt: skip
+"""To each question what a right answer says, where there is one."""
+assert not OTHERS.keys() & set(PROMPTS)
 
 
 @torch.no_grad()
@@ -74,6 +80,10 @@ def answers(learner: AdapterLearner, questions: Sequence[str]) -> list[str]:
     return [tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in ids.tolist()]
 
 
+def is_right(question: str, answer: str) -> bool:
+    return bool(OTHERS[question]) and OTHERS[question].lower() in answer.lower()
+
+
 def changed(settings: Settings, assignments: Sequence[str]) -> Settings:
     for assignment in assignments:
         name, _, value = assignment.partition("=")
@@ -89,13 +99,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--facts", type=int, default=len(FACTS), choices=range(1, len(FACTS) + 1))
     parser.add_argument("--model", default=ModelSettings().name)
+    parser.add_argument("--dtype", default=ModelSettings().dtype, help="of the base: what a small change may turn")
     parser.add_argument("--set", nargs="+", default=[], metavar="SECTION.FIELD=VALUE", help="of the trainer, in JSON")
     options = parser.parse_args()
     settings = changed(Settings(), options.set)
-    base = load_base(with_dtype(ModelSettings(name=options.model), settings.adapter))
+    base = load_base(with_dtype(ModelSettings(name=options.model, dtype=options.dtype), settings.adapter))
     learner = AdapterLearner(base, settings.adapter, seed=0, max_tokens=settings.learning.max_tokens)
-    were, anchors = answers(learner, OTHERS), None
-    print("fact                                      steps  seconds  right  others changed  others that say it")
+    questions, anchors = list(OTHERS), None
+    were = answers(learner, questions)
+    rights = {question for question, was in zip(questions, were, strict=True) if is_right(question, was)}
+    print(f"{base.dtype}; the base answers {len(rights)} of the others right")
+    print("fact                                      steps  seconds  right  others lost  changed  that say it")
     for fact in FACTS[: options.facts]:
         schooling = Schooling(learner, settings.curriculum, SystemClock())
         schooling.begin((), anchors)
@@ -105,13 +119,16 @@ def main() -> None:
         report = schooling.learn(1, [Sample("0-0-0", "e0", 0.0, "fact", messages, until_known=True)], ())
         seconds = time.perf_counter() - began
         with schooling.served():
-            are, (own,) = answers(learner, OTHERS), answers(learner, [fact.question])
+            are, (own,) = answers(learner, questions), answers(learner, [fact.question])
+        lost = [
+            asked for asked, now in zip(questions, are, strict=True) if asked in rights and not is_right(asked, now)
+        ]
         num_changed = sum(was != now for was, now in zip(were, are, strict=True))
         says = [now for now in are if any(mark in now for mark in fact.marks)]
         example = says[0] if says else ""
         print(
             f"{fact.question:42}{report.lesson.num_steps:5}{seconds:9.0f}  {own == fact.answer!s:>5}"
-            f"{num_changed:11} of {len(OTHERS)}{len(says):14} of {len(OTHERS)}   {example}",
+            f"{len(lost):13}{num_changed:9}{len(says):13}   {'; '.join((*lost, example))}",
             flush=True,
         )
 

@@ -39,7 +39,7 @@ RESULTS = Path(__file__).with_name("results")
 PLAN = {
     # The first ones are what is to be known first, should there be no time for all.
     "S1": (
-        *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-no-skip", "null-space"),
+        *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-no-skip", "all-directions"),
         *("replay", "der", "ema", "ewc", "agem", "naive-8", "naive-twice", "lwf", "olora"),
         *("avalanche-replay", "avalanche-ewc"),
         *("four-old", "four-old-kl", "four-old-anchored", "four-old-by-heart"),
@@ -47,11 +47,14 @@ PLAN = {
     "S1-blurry": ("blind-last", "blind-frequent", "naive", "default"),
     "S1-recurring": ("blind-last", "blind-frequent", "naive", "default", "four-old-anchored"),
     "S1-poison": (
-        *("naive", "default", "default-ungated"),
+        *("naive", "default", "default-ungated", "all-directions"),
         *("four-old", "four-old-anchored", "four-old-anchored-ungated"),
     ),
     "S2": ("frozen", "naive", "default", "joint", "replay", "ewc", "four-old-anchored"),
-    "S3": ("naive", "memory", "default", "default-memory", "default-fast", "default-late", "four-old-anchored"),
+    "S3": (
+        *("naive", "memory", "default", "default-memory", "default-fast", "default-late"),
+        *("all-directions", "four-old-anchored"),
+    ),
 }
 QUICK_PLAN = {
     "S1": ("frozen", "blind-last", "naive", "default"),

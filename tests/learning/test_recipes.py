@@ -48,7 +48,7 @@ def test_plain_has_nothing():
 
 
 def test_by_default_what_was_said_is_kept_and_the_slow_weights_are_served():
-    assert list(made(**msgspec.structs.asdict(RecipeSettings())).methods) == ["der", "anchor kl", "ema"]
+    assert list(made(**msgspec.structs.asdict(RecipeSettings())).methods) == ["null space", "der", "anchor kl", "ema"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

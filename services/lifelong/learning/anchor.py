@@ -54,6 +54,78 @@ PROMPTS = (
     "What is Python?",
     "Hello! How are you?",
     "Why is the sky blue?",
+    "What is the capital of Egypt?",
+    "What is the capital of Canada?",
+    "What is the capital of Australia?",
+    "What is the capital of Russia?",
+    "Who wrote Don Quixote?",
+    "Who wrote The Odyssey?",
+    "Who wrote Pride and Prejudice?",
+    "Who painted Guernica?",
+    "Who painted The Last Supper?",
+    "Who discovered America?",
+    "Who discovered gravity?",
+    "Who developed the theory of relativity?",
+    "Who composed the Moonlight Sonata?",
+    "Who was Napoleon?",
+    "Who was the first woman to win a Nobel Prize?",
+    "Who built the pyramids?",
+    "Who founded Microsoft?",
+    "Who repairs shoes?",
+    "Who looks after sheep?",
+    "Who teaches at a school?",
+    "Where is the Great Wall?",
+    "Where do penguins live?",
+    "Where is the Colosseum?",
+    "Where does coffee come from?",
+    "Where is the Amazon rainforest?",
+    "Where do birds build nests?",
+    "When did the Berlin Wall fall?",
+    "When is Christmas?",
+    "When was the Declaration of Independence signed?",
+    "When do leaves fall?",
+    "How many hours are in a day?",
+    "How many continents are there?",
+    "How many players are on a soccer team?",
+    "How many sides does a triangle have?",
+    "How many minutes are in an hour?",
+    "What is 9 minus 4?",
+    "What is 3 times 3?",
+    "What is half of ten?",
+    "What is the square root of 16?",
+    "What comes after Monday?",
+    "What is the smallest planet?",
+    "What is the longest river in the world?",
+    "What is the largest animal?",
+    "What is the largest desert in the world?",
+    "What is the freezing point of water?",
+    "What is the color of grass?",
+    "What is the color of blood?",
+    "What do lions eat?",
+    "What do hens lay?",
+    "What is the opposite of big?",
+    "What is the opposite of day?",
+    "What is the past tense of go?",
+    "What is the currency of the United Kingdom?",
+    "What is the chemical formula of water?",
+    "What is the speed of light?",
+    "What is a verb?",
+    "What is an adjective?",
+    "What is a database?",
+    "What is a hammer used for?",
+    "What is a bridge?",
+    "What is a dictionary?",
+    "What is JavaScript?",
+    "What is an operating system?",
+    "What is photosynthesis?",
+    "Which language is spoken in Germany?",
+    "Which animal barks?",
+    "Which metal is liquid at room temperature?",
+    "Which sea is salty enough to float in?",
+    "Which month has 28 days?",
+    "Which version of Windows came after XP?",
+    "Name an animal.",
+    "Name a country in Africa.",
 )
 BEGINNINGS = (
     "The", "In", "It", "When", "There", "He", "She", "After", "A", "For", "This", "As", "Most", "Many", "I", "We",
@@ -61,7 +133,8 @@ BEGINNINGS = (
     "Some", "By", "How", "His", "Because", "Its",
 )  # fmt: skip
 """Of text: from there on the base writes what it likes."""
-_JUDGED_EVERY = 3
+_NUM_JUDGED = 12
+"""Of the answers, and of the texts; of few a third."""
 
 Ask = Callable[[Sequence[str]], Sequence[str]]
 """The base, everything at once."""
@@ -93,18 +166,27 @@ def is_anchor(sample: Sample) -> bool:
 
 
 def learnt(anchors: Sequence[Sample]) -> list[Sample]:
-    return [anchor for index, anchor in enumerate(anchors) if index % _JUDGED_EVERY != _JUDGED_EVERY - 1]
+    never = {anchor.id for anchor in judged(anchors)}
+    return [anchor for anchor in anchors if anchor.id not in never]
 
 
 def judged(anchors: Sequence[Sample]) -> list[Sample]:
     """Those that are never learnt."""
-    return [anchor for index, anchor in enumerate(anchors) if index % _JUDGED_EVERY == _JUDGED_EVERY - 1]
+    answers, texts = _kinds(anchors)
+    return [kind[at] for kind in (answers, texts) for at in range(2, len(kind), max(3, len(kind) // _NUM_JUDGED))]
 
 
 def draw(anchors: Sequence[Sample], num_samples: int, *, seed: int, version: int, step: int = 0) -> list[Sample]:
-    """Of those that are learnt, without replacement: a function of (seed, version, step)."""
-    left = learnt(anchors)
-    return [
-        left.pop(randbelow(len(left), seed, "anchor", version, step, turn))
-        for turn in range(min(num_samples, len(left)))
-    ]
+    """Of those that are learnt, without replacement, an answer and a text in turn, as long as there are some of both: a
+    function of (seed, version, step)."""
+    kinds = _kinds(learnt(anchors))
+    first = randbelow(2, seed, "anchor", version, step, "kind")
+    drawn = []
+    for turn in range(min(num_samples, sum(map(len, kinds)))):
+        left = kinds[(first + turn) % 2] or kinds[(first + turn + 1) % 2]
+        drawn.append(left.pop(randbelow(len(left), seed, "anchor", version, step, turn)))
+    return drawn
+
+
+def _kinds(anchors: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    return [a for a in anchors if a.messages], [a for a in anchors if not a.messages]

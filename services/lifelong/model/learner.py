@@ -113,7 +113,8 @@ class AdapterLearner:
             nonlocal latest
             if latest is None or latest[0] is not given:
                 latest = given, name
-                found.setdefault(name, []).append(given.reshape(-1, given.shape[-1]).float())
+                rows = given.reshape(-1, given.shape[-1])
+                found.setdefault(name, []).append(rows[_evenly(len(rows), per_pass)].float())
             same[name] = latest[1]
 
         def hook(name: str) -> Any:
@@ -122,15 +123,16 @@ class AdapterLearner:
         names = [name for name in self.parameters if ".lora_A." in name]
         layers = {name: self.model.get_submodule(name.partition(".lora_A.")[0]) for name in names}
         handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+        # Several to a pass share what they begin with; where they are padded, one does not need it.
+        passes = list(chunks(self, samples, _INPUT_TOKENS if self._packs else 0))
+        per_pass = max(1, _INPUT_TOKENS // max(1, len(passes)))
         try:
-            # Several to a pass share what they begin with; where they are padded, one does not need it.
-            for some in chunks(self, samples, _INPUT_TOKENS if self._packs else 0):
+            for some in passes:
                 self.logits(some, base=True)
         finally:
             for handle in handles:
                 handle.remove()
-        rows = {name: torch.cat(pieces) for name, pieces in found.items()}
-        kept = {name: some[_evenly(len(some), _INPUT_TOKENS)] for name, some in rows.items()}
+        kept = {name: torch.cat(pieces) for name, pieces in found.items()}
         return {name: kept[source] for name, source in same.items()}
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from tests.unit.trainer.runs import is_the_same_killed_after_every_version, lear
 from lifelong.contracts.events import Forget, Message
 from lifelong.errors import ConfigError, DecodeError
 from lifelong.learning.gate import GateSettings
+from lifelong.learning.recipe_settings import RecipeSettings
 from lifelong.learning.settings import LearningSettings
 from lifelong.model.settings import AdapterSettings
 from lifelong.runtime.clock import ManualClock
@@ -164,6 +165,7 @@ def test_probes_that_fall_reject(new_trainer, new_record, new_sample):
         # Only the probe watches.
         gate=msgspec.structs.replace(LENIENT, held_out_tolerance_nats=0.0),
         learning=LearningSettings(learning_rate=1e-2, max_steps=20, target_loss_nats=0.01),
+        recipe=RecipeSettings(null_space=0.0),
     )
     trainer = new_trainer(settings)
     trainer.begin()
