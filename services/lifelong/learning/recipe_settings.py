@@ -41,7 +41,7 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     null_space: Share = 0.1
     """ε: the share of the energy of what the base's layers are given at its own words that lies in the directions in
     which the adapter learns. 0: it learns in all, faster, and one fact changes more of what else is answered; take
-    two thirds of the ``learning.learning_rate`` then. Not for full fine-tuning."""
+    two thirds of the ``learning.learning_rate`` then."""
     ewc_strength: Strength = 0.0
     """λ of online EWC; 25 to 175 in the paper."""
     ewc_decay: Annotated[float, Meta(ge=0, le=1)] = 0.99
