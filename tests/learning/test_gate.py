@@ -7,7 +7,17 @@ import math
 import msgspec
 import pytest
 
-from lifelong.learning.gate import Claim, GateSettings, Slice, contradicts, enough_pairs, is_suspect, judge, of_one_hand
+from lifelong.learning.gate import (
+    Claim,
+    GateSettings,
+    Slice,
+    contradicts,
+    enough_pairs,
+    is_suspect,
+    judge,
+    of_one_hand,
+    together,
+)
 from lifelong.learning.replay import randbelow
 
 SETTINGS = GateSettings(
@@ -193,6 +203,26 @@ def test_what_comes_beside_what_contradicts_contradicts_by_its_size_alone():
     assert of_one_hand([few, small], SETTINGS) == [few, small]
     found = of_one_hand([few, small, wrong], SETTINGS)
     assert [contradicts(one, SETTINGS) for one in found] == [True, False, True]
+
+
+def named(one: Claim, name: str) -> Claim:
+    """As of another task, which has samples of its own."""
+    new, expected, beside = ({name + key: x for key, x in of.items()} for of in (one.new, one.expected, one.beside))
+    return msgspec.structs.replace(one, task=name, new=new, expected=expected, beside=beside)
+
+
+@pytest.mark.parametrize(("loss", "contradicting"), [(1.2, [True, True]), (0.6, [False, False])])
+def test_what_is_too_little_of_each_task_may_contradict_together(loss, contradicting):
+    few = [named(claim([loss, loss], [0.1, 0.2, 0.3] * 2), name) for name in "ab"]
+    assert not any(contradicts(one, SETTINGS) for one in few)  # 1 of 28 ways is as bad
+    assert [contradicts(one, SETTINGS) for one in of_one_hand(few, SETTINGS)] == contradicting
+
+
+def test_a_task_that_is_right_is_let_in_though_all_together_contradict():
+    wrong = named(claim([3.0, 3.0], [0.1, 0.2, 0.3] * 2), "a")
+    right = named(claim([0.3, 0.3], [0.1, 0.2, 0.3] * 2), "b")
+    assert contradicts(together([wrong, right]), SETTINGS)
+    assert [contradicts(one, SETTINGS) for one in of_one_hand([wrong, right], SETTINGS)] == [True, False]
 
 
 def test_half_as_much_is_enough_where_something_contradicted():

@@ -54,8 +54,7 @@ def test_hooks_are_asked_in_order():
     recipe.keep({"0-3-0"})
     assert witness.seen == [
         ("begin", 2, 7),
-        ("loss", ["0-1-0", "0-2-0"]),
-        ("loss", ["0-3-0"]),
+        ("loss", ["0-1-0", "0-2-0", "0-3-0"]),
         "penalty",
         "before",
         ("after", 4 + 5 + 3),

@@ -4,8 +4,9 @@
 2. Of no task what is held out, recently or long ago, and no probe, may become less likely than it was; for tasks of
    which hardly anything came in the tolerance is larger, since replay brings them back.
 3. Where answers of a task are known well, what comes in with them must not be much less likely than what is held out
-   with the same answers, before it is learnt. Neither has been seen, so as long as nothing has changed one is as likely
-   as the other. Wrong labels are seen by this in the first micro-batch; by the harm they do, only some versions later.
+   with the same answers, before it is learnt: of each task, and of all that came together. Neither has been seen, so as
+   long as nothing has changed one is as likely as the other. Wrong labels are seen by this in the first micro-batch; by
+   the harm they do, only some versions later.
 4. Nor may general text, than it was or than under the base: a hundred versions that each lose a little lose a lot.
 
 *Than it was*: than when it was judged last, and than it has been for a while (a slow mean over the versions that judged
@@ -31,7 +32,7 @@ The verdict is a function of the losses alone, so that it comes out the same whe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -151,23 +152,40 @@ class Claim(msgspec.Struct, frozen=True):
         return [name for name, loss in self.new.items() if not loss <= self.expected[name]]
 
 
+def is_within(claim: Claim) -> bool:
+    """The size alone; no loss that is no number is."""
+    return mean(claim.new) <= claim.bound
+
+
 def contradicts(claim: Claim, settings: GateSettings) -> bool:
     """By size, and by a test of two groups (``paired.permutation``)."""
-    if mean(claim.new) <= claim.bound:
+    if is_within(claim):
         return False
     return claim.is_suspected or not _chance(claim) > settings.contradiction_significance
 
 
 def of_one_hand(claims: Sequence[Claim], settings: GateSettings) -> list[Claim]:
     """Claims about one micro-batch. What comes together was sent together: if one contradicts, the others are
-    suspected."""
+    suspected; and all are if all together do, where there is too little of each to be certain."""
     contradicting = [contradicts(claim, settings) for claim in claims]
-    if not any(contradicting):
+    if not any(contradicting) and not (len(claims) > 1 and contradicts(together(claims), settings)):
         return list(claims)
     return [
         claim if is_it else msgspec.structs.replace(claim, is_suspected=True)
         for claim, is_it in zip(claims, contradicting, strict=True)
     ]
+
+
+def together(claims: Sequence[Claim]) -> Claim:
+    """As if all were of one task: each sample is still held against its own answer."""
+    return Claim(
+        ", ".join(claim.task for claim in claims),
+        claims[0].tolerance_nats,
+        _union(claim.new for claim in claims),
+        _union(claim.expected for claim in claims),
+        _union(claim.beside for claim in claims),
+        max(claim.patience_nats for claim in claims),
+    )
 
 
 def is_suspect(slice: Slice, settings: GateSettings, share: float = 1.0) -> bool:
@@ -230,6 +248,10 @@ def judge(
     scores |= _means(slices)
     reason = "; ".join(reasons) or "nothing became less likely beyond tolerance"
     return Verdict(not reasons, reason, finite(scores))
+
+
+def _union(losses: Iterable[Losses]) -> Losses:
+    return {name: loss for some in losses for name, loss in some.items()}
 
 
 def _chance(claim: Claim) -> float:

@@ -97,18 +97,27 @@ def learn(
             return is_known(to_know)
         return settings.skip_known and is_known(step_on) and not any(map(_is_judged, step_on))
 
-    def backward(samples: Sequence[Sample], sum_of_weights: float, losses: dict[str, float]) -> None:
-        """Adds these samples' part of the gradient of the weighted mean, and their cross-entropies to ``losses``."""
-        for chunk in chunks(learner, samples, settings.tokens_per_pass):
+    def backward(step_on: Sequence[Sample], besides: Sequence[Sample], sum_of_weights: float) -> bool:
+        """Adds these samples' part of the gradient of the weighted mean, and their cross-entropies to ``latest`` and to
+        ``old``. False, with nothing of use added to the gradient: a step on ``step_on`` is needless."""
+        is_new = {sample.id for sample in step_on}
+        of_old: dict[str, float] = {}
+        # A small model takes about as long for a second pass as for all the samples of a step.
+        for chunk in chunks(learner, [*step_on, *besides], settings.tokens_per_pass):
             predicted = learner.logits(chunk)
             loss_S = sample_losses(predicted, len(chunk))
-            losses.update(zip((sample.id for sample in chunk), loss_S.tolist(), strict=True))
-            if losses is latest and any(sample.id not in before for sample in chunk):
-                right.update(zip((s.id for s in chunk), are_first_choices(predicted, len(chunk)), strict=True))
-            if losses is latest and is_needless(samples):  # never before the last chunk; its backward pass is spared
-                return
+            for sample, loss in zip(chunk, loss_S.tolist(), strict=True):
+                (latest if sample.id in is_new else of_old)[sample.id] = loss
+            if any(sample.id in is_new and sample.id not in before for sample in chunk):
+                firsts = zip(chunk, are_first_choices(predicted, len(chunk)), strict=True)
+                right.update((sample.id, is_first) for sample, is_first in firsts if sample.id in is_new)
+            if step_on and is_needless(step_on):  # never before the last of them; the backward pass is spared
+                take_gradients(learner)
+                return False
             loss_S = recipe.loss(learner, chunk, predicted, loss_S)
             _backward((loss_S * weights(chunk, loss_S.device)).sum() / sum_of_weights)
+        old.update(of_old)
+        return True
 
     for num_rounds in range(len(parts) + max(0, settings.max_steps - settings.min_steps)):
         active = parts[num_rounds] if num_rounds < len(parts) else to_know
@@ -117,20 +126,16 @@ def learn(
         on_step(num_steps)
         mixed_in = mix_in(num_steps)
         # Gradients that are combined are each a mean of their own.
-        together = [*active, *mixed_in] if recipe.combine is None else active
-        sum_of_weights = sum(sample.weight for sample in together)
-        backward(active, sum_of_weights, latest)
+        besides = mixed_in if recipe.combine is None else []
+        is_needed = backward(active, besides, sum(sample.weight for sample in [*active, *besides]))
         before = latest | before
-        if is_needless(active):
-            take_gradients(learner)
+        if not is_needed:
             if num_rounds < len(parts):
                 continue
             break
-        if recipe.combine is None:
-            backward(mixed_in, sum_of_weights, old)
-        elif mixed_in:
+        if recipe.combine is not None and mixed_in:
             of_new = take_gradients(learner)
-            backward(mixed_in, sum(sample.weight for sample in mixed_in), old)
+            backward([], mixed_in, sum(sample.weight for sample in mixed_in))
             for name, gradient in recipe.combine(of_new, take_gradients(learner)).items():
                 learner.parameters[name].grad = gradient
         penalty = recipe.penalty(learner)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from lifelong.contracts.samples import Sample
-from lifelong.learning.gate import Claim, GateSettings, Losses, contradicts, mean, of_one_hand
+from lifelong.learning.gate import Claim, GateSettings, Losses, contradicts, is_within, of_one_hand, together
 from lifelong.trainer.judging import Judging
 from lifelong.trainer.kinds import is_single
 
@@ -17,7 +19,7 @@ def claims_of(
     settings: GateSettings,
     measured: Callable[[Sequence[Sample]], Losses],
 ) -> list[Claim]:
-    """Of the tasks that look as if they contradicted, or are suspected; if one does, of all.
+    """Of the tasks that look as if they contradicted, or are suspected; if one does or all together seem to, of all.
 
     Args:
         before: losses of ``new`` at their first step; those of the later steps are from after the first ones.
@@ -28,9 +30,8 @@ def claims_of(
         if not is_single(sample):
             by_task.setdefault(sample.task, []).append(sample)
 
-    def looks_likely(task: str) -> bool:
-        looked_at = judging.claim(task, by_task[task], before, judging.last_losses)
-        return not judging.is_suspected(task) and (looked_at is None or mean(looked_at.new) <= looked_at.bound)
+    looked_at = {task: judging.claim(task, by_task[task], before, judging.last_losses) for task in sorted(by_task)}
+    known = [claim for claim in looked_at.values() if claim]
 
     def measure(tasks: Sequence[str]) -> list[Claim]:
         found = []
@@ -39,8 +40,15 @@ def claims_of(
             found.append(judging.claim(task, by_task[task], losses, losses))
         return [claim for claim in found if claim]
 
-    likely = [task for task in sorted(by_task) if looks_likely(task)]
-    found = measure([task for task in sorted(by_task) if task not in likely])
+    likely = [
+        task
+        for task, claim in looked_at.items()
+        if not judging.is_suspected(task) and (claim is None or is_within(claim))
+    ]
+    # By half the size: of the later steps the losses are from after a step on what came first, wrong or not.
+    if len(known) > 1 and not is_within(msgspec.structs.replace(together(known), is_suspected=True)):
+        likely = []
+    found = measure([task for task in looked_at if task not in likely])
     if any(contradicts(claim, settings) for claim in found):
-        found = of_one_hand([*found, *measure(likely)], settings)
-    return found
+        found += measure(likely)
+    return of_one_hand(found, settings)

@@ -31,3 +31,18 @@ def test_beside_one_that_contradicts_half_the_size_is_enough(new_sample, losses,
     new = [new_sample(n, task=task, until_known=False) for n, task in enumerate("aaaabbbb")]
     claims = claims_of(new, {}, judging_of(losses), SETTINGS, lambda samples: {})
     assert sorted(claim.task for claim in claims if contradicts(claim, SETTINGS)) == contradicting
+
+
+@pytest.mark.parametrize(("losses", "contradicting"), [({"a": 1.3, "b": 1.3}, ["a", "b"]), ({"a": 0.9, "b": 0.9}, [])])
+def test_two_of_each_task_contradict_together(new_sample, losses, contradicting):
+    new = [new_sample(n, task=task, until_known=False) for n, task in enumerate("aabb")]
+    claims = claims_of(new, {}, judging_of(losses), SETTINGS, lambda samples: {})
+    assert sorted(claim.task for claim in claims if contradicts(claim, SETTINGS)) == contradicting
+
+
+def test_what_looks_likely_is_not_measured(new_sample):
+    def measured(samples):
+        raise AssertionError("it costs a pass")
+
+    new = [new_sample(n, task=task, until_known=False) for n, task in enumerate("aaaabbbb")]
+    assert claims_of(new, {}, judging_of({"a": 0.5, "b": 0.5}), SETTINGS, measured) == []
