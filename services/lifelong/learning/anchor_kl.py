@@ -44,23 +44,29 @@ class AnchorKl(Method):
         if not self._strength:
             return loss_S
         losses = list(loss_S)
-        for index, sample in enumerate(samples):
-            if not is_anchor(sample):
-                continue
-            logits_NV = predicted.logits_NV[predicted.sample_N == index]
-            if sample.id not in self._base or len(self._base[sample.id].ids_NK) != len(logits_NV):
-                self._ask(learner, sample)
-            kl = predictions.divergence(self._base[sample.id], logits_NV, None).mean()
+        rows = {
+            index: predicted.logits_NV[predicted.sample_N == index]
+            for index, sample in enumerate(samples)
+            if is_anchor(sample)
+        }
+        self._ask(
+            learner, [samples[index] for index, logits_NV in rows.items() if self._lacks(samples[index], logits_NV)]
+        )
+        for index, logits_NV in rows.items():
+            kl = predictions.divergence(self._base[samples[index].id], logits_NV, None).mean()
             losses[index] = self._strength * kl
-            if sample.messages:
+            if samples[index].messages:
                 losses[index] = losses[index] + self._beta * loss_S[index]
         return torch.stack(losses)
 
-    def _ask(self, learner: Learner, anchor: Sample) -> None:
+    def _lacks(self, anchor: Sample, logits_NV: Tensor) -> bool:
+        return anchor.id not in self._base or len(self._base[anchor.id].ids_NK) != len(logits_NV)
+
+    def _ask(self, learner: Learner, anchors: Sequence[Sample]) -> None:
         """The base, once for each."""
         self._base |= predictions.keep_each(
             learner,
-            [anchor],
+            anchors,
             num_kept=self._num_kept,
             tokens_per_pass=self._tokens_per_pass,
             base=True,
