@@ -25,11 +25,13 @@ _OPEN = GateSettings(
     judged_new=1,
 )
 """Nothing is rejected, held out or looked at: all strategies learn the same samples, and pay for nothing else."""
-_PLAIN = LearningSettings(learning_rate=1e-3, replay_samples=0, anchor_samples=0, kl_samples=0, skip_known=False)
+_PLAIN = LearningSettings(
+    learning_rate=1e-3, replay_samples=0, anchor_samples=0, reading_samples=0, kl_samples=0, skip_known=False
+)
 _REPLAY = msgspec.structs.replace(_PLAIN, replay_samples=2)
 
 
-_FOUR_OLD = LearningSettings(learning_rate=1e-3, replay_samples=4, skip_known=False)
+_FOUR_OLD = LearningSettings(learning_rate=1e-3, replay_samples=4, reading_samples=0, skip_known=False)
 _ALL_DIRECTIONS = RecipeSettings(null_space=0.0)
 _ANCHORED = Curriculum(_FOUR_OLD, RecipeSettings(null_space=0.0, anchor_kl=10.0, anchor_ce=0.0))
 
@@ -133,7 +135,7 @@ STRATEGIES = {
     ),
     "all-directions": Strategy(
         "the default, but not only where the base leaves room, at two thirds of the rate",
-        Curriculum(LearningSettings(learning_rate=1e-3), _ALL_DIRECTIONS),
+        Curriculum(LearningSettings(learning_rate=1e-3, reading_samples=0), _ALL_DIRECTIONS),
     ),
     "default-fast": Strategy(
         "the default, but what learns is served", Curriculum(recipe=RecipeSettings(ema_decay=0.0))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from lifelong.contracts.events import Message
 from lifelong.contracts.requests import UsedMemory
 from lifelong.inference.config import MemorySettings
+from lifelong.learning.reading import told
 from lifelong.memory.base import Hit
 from lifelong.memory.index import MemoryIndex
 from lifelong.runtime.clock import Clock
@@ -47,12 +48,10 @@ class Recall:
             entry = hit.entry
             if entry.question is not None and entry.answer is not None:
                 answer = self._cut(entry.answer)
-                turns.append(Message("user", f"Remember: {self._cut(entry.question)} {answer}"))
-                turns.append(Message("assistant", answer))
+                turns += told(f"{self._cut(entry.question)} {answer}", answer)
             else:
                 text = self._cut(entry.text)
-                turns.append(Message("user", f"Remember: {text}"))
-                turns.append(Message("assistant", text))
+                turns += told(text, text)
         return (*messages[:at], *turns, *messages[at:])
 
     def _cut(self, text: str) -> str:

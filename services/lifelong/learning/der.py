@@ -24,6 +24,7 @@ from lifelong.contracts.samples import Sample
 from lifelong.learning import anchor, predictions
 from lifelong.learning.base import Learner, Logits
 from lifelong.learning.predictions import Predictions
+from lifelong.learning.reading import is_reading
 from lifelong.learning.recipe import Method, State
 
 
@@ -62,7 +63,9 @@ class DarkReplay(Method):
         mixed_S = mix(self._kept, samples, predicted, loss_S, self._beta, self._alpha)
         if self._when == "replayed" and self._alpha:
             for index, sample in enumerate(samples):
-                if sample.id not in self._new and sample.id not in self._kept and not anchor.is_anchor(sample):
+                if sample.id in self._new or sample.id in self._kept:
+                    continue
+                if not anchor.is_anchor(sample) and not is_reading(sample):
                     mine_N = predicted.sample_N == index
                     self._kept[sample.id] = predictions.keep(
                         predicted.logits_NV[mine_N], predicted.targets_N[mine_N], self._num_kept

@@ -15,7 +15,7 @@ import torch
 from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
-from lifelong.learning import anchor
+from lifelong.learning import anchor, reading
 from lifelong.learning.gate import contradicts, is_suspect, judge, mean
 from lifelong.learning.kto import disliked_answer
 from lifelong.learning.losses import evaluate
@@ -274,10 +274,8 @@ class Schooling:
         num_replayed = self.signals.drift.replay_samples(s.replay_samples, course.number)
         if to_know := [sample for sample in new if sample.until_known]:
             num_replayed *= 2  # Steps that go on until something is known take more to keep the rest where it is.
-        first_step = course.num_steps
-        old: dict[str, float] = {}
-        repeated: Counter[str] = Counter()
-        replayable: dict[str, Sample] = {}
+        first_step, old = course.num_steps, dict[str, float]()
+        repeated, replayable = Counter[str](), dict[str, Sample]()
 
         def mix_in(step: int) -> list[Sample]:
             step += first_step
@@ -288,7 +286,9 @@ class Schooling:
             replayable.update((sample.id, sample) for sample in drawn)
             # A young line has little to replay: the base's own answers take its place.
             num_anchors = s.anchor_samples + num_replayed - len(drawn) if s.anchor_samples else 0
-            return [*drawn, *anchor.draw(self.anchors, num_anchors, seed=s.seed, version=course.number, step=step)]
+            where = {"seed": s.seed, "version": course.number, "step": step}
+            anchors = anchor.draw(self.anchors, num_anchors, **where)
+            return [*drawn, *anchors, *reading.draw(to_know, s.reading_samples, **where)]
 
         def on_step(step: int) -> None:
             course.on_step(first_step + step)
