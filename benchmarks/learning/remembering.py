@@ -36,11 +36,11 @@ class Remembering:
         """The same with what is remembered put before each question."""
 
         def examine(learner: Learner, samples: Sequence[Sample]) -> Shares:
-            return exam(learner, [self._with_memories(sample) for sample in samples])
+            return exam(learner, [self.with_memories(sample) for sample in samples])
 
         return examine
 
-    def _with_memories(self, sample: Sample) -> Sample:
+    def with_memories(self, sample: Sample) -> Sample:
         *asked, answer = sample.messages
         told = self._recall.put_before(asked, self._recall.search(asked, None))
         # What is asked for is the last answer; the confirmations before it are only there to be read.
