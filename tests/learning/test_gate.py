@@ -220,7 +220,8 @@ def test_what_is_too_little_of_each_task_may_contradict_together(loss, contradic
 
 def test_a_task_that_is_right_is_let_in_though_all_together_contradict():
     wrong = named(claim([3.0, 3.0], [0.1, 0.2, 0.3] * 2), "a")
-    right = named(claim([0.3, 0.3], [0.1, 0.2, 0.3] * 2), "b")
+    right = named(claim([0.4, 0.42], [0.1, 0.2, 0.3] * 2), "b")
+    assert not contradicts(wrong, SETTINGS)
     assert contradicts(together([wrong, right]), SETTINGS)
     assert [contradicts(one, SETTINGS) for one in of_one_hand([wrong, right], SETTINGS)] == [True, False]
 
