@@ -46,8 +46,8 @@ Losses = Mapping[str, float]
 
 GENERAL = "general"
 _TOGETHER = 1.5
-"""Power of the significance for all tasks of a micro-batch together, which is a question more: a thousandth where a task
-takes a hundredth."""
+"""Power of the significance for all tasks of a micro-batch together, which is one more question: a thousandth where a
+task takes a hundredth."""
 
 
 class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
