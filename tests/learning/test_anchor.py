@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -26,6 +28,22 @@ def test_learnt_and_judged_share_nothing_and_are_all():
         assert sum(sample.text is None for sample in some) >= 5
         assert sum(sample.text is not None for sample in some) >= 5
     assert not {a.id for a in learnt} & {a.id for a in judged}
+
+
+def test_a_dozen_of_each_kind_are_judged_however_many_prompts_there_are():
+    for prompts in (anchor.PROMPTS, anchor.PROMPTS[:36]):
+        judged = anchor.judged(make(prompts))
+        num_answers = sum(sample.text is None for sample in judged)
+        assert (num_answers, len(judged) - num_answers) == (12, 12)
+
+
+def test_answers_and_texts_are_drawn_in_turn():
+    anchors, firsts = make(), []
+    for version in range(20):
+        kinds = [sample.text is None for sample in anchor.draw(anchors, 6, seed=1, version=version)]
+        assert all(one != other for one, other in pairwise(kinds))
+        firsts.append(kinds[0])
+    assert len(set(firsts)) == 2
 
 
 def test_a_prompt_without_an_answer_makes_no_anchor():
