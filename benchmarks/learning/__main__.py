@@ -53,7 +53,7 @@ PLAN = {
     "S2": ("frozen", "naive", "default", "joint", "replay", "ewc", "four-old-anchored"),
     "S3": (
         *("naive", "memory", "default", "default-memory", "default-fast", "default-late"),
-        *("all-directions", "four-old-anchored"),
+        *("without-readings", "without-readings-memory", "all-directions", "four-old-anchored"),
     ),
 }
 QUICK_PLAN = {

@@ -137,6 +137,15 @@ STRATEGIES = {
         "the default, but not only where the base leaves room, at two thirds of the rate",
         Curriculum(LearningSettings(learning_rate=1e-3, reading_samples=0), _ALL_DIRECTIONS),
     ),
+    "without-readings": Strategy(
+        "the default, but facts are learnt without readings of them",
+        Curriculum(LearningSettings(reading_samples=0)),
+    ),
+    "without-readings-memory": Strategy(
+        "without-readings beside the memory, as the server answers",
+        Curriculum(LearningSettings(reading_samples=0)),
+        remembers=True,
+    ),
     "default-fast": Strategy(
         "the default, but what learns is served", Curriculum(recipe=RecipeSettings(ema_decay=0.0))
     ),
