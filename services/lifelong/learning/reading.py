@@ -2,7 +2,7 @@
 
 Weights that are taught answers to questions, and nothing else, answer such questions by themselves from then on: after
 48 facts SmolLM2-135M read 7 of 24 facts that it had never heard out of a memory before the question, where it had read
-all 24 (``benchmarks/bench_reading.py``). So each step on facts has a question of one of them with the answer of
+23 (``benchmarks/bench_reading.py``). So each step on facts has a question of one of them with the answer of
 another, told as the server tells a memory, and asked: right is what was told, whatever the weights say.
 
 Source: Li et al. 2022, Large Language Models with Controllable Working Memory (knowledge-aware fine-tuning),
