@@ -66,7 +66,6 @@ def test_what_was_said_before_the_question_stays_before_the_memory():
     "other",
     [
         fact("q", "a", until_known=False),
-        fact("q", "a", rejected=(Message("assistant", "b"),)),
         fact("q", "a" * reading.MAX_CHARS),
         Sample("t", "e", 0.0, "document", text="Nobody asks.", until_known=True),
     ],
@@ -74,6 +73,14 @@ def test_what_was_said_before_the_question_stays_before_the_memory():
 def test_only_of_short_answers_that_should_be_known(other):
     assert reading.draw([other], 5, **AT) == []
     assert all(made.messages[2:] == FACTS[0].messages for made in reading.draw([other, FACTS[0]], 5, **AT))
+
+
+def test_of_a_correction_what_was_wrong_is_not_told():
+    (made,) = reading.draw(
+        [msgspec.structs.replace(FACTS[0], rejected="In the car.", rating=-1.0, user="ada")], 1, **AT
+    )
+    assert made.messages[2:] == FACTS[0].messages
+    assert (made.rejected, made.rating) == (None, None)
 
 
 def test_none_are_asked_for():

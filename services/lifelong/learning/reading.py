@@ -30,7 +30,7 @@ def told(text: str, answer: str) -> tuple[Message, Message]:
 def is_readable(sample: Sample) -> bool:
     """Whether it is a question and what should be known as its answer."""
     roles = [message.role for message in sample.messages[-2:]]
-    if not sample.until_known or sample.rejected is not None or roles != ["user", "assistant"]:
+    if not sample.until_known or roles != ["user", "assistant"]:
         return False
     return sum(len(message.content) for message in sample.messages[-2:]) <= MAX_CHARS
 
