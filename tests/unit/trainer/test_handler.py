@@ -164,7 +164,7 @@ def test_probes_that_fall_reject(new_trainer, new_record, new_sample):
         SETTINGS,
         # Only the probe watches.
         gate=msgspec.structs.replace(LENIENT, held_out_tolerance_nats=0.0),
-        learning=LearningSettings(learning_rate=1e-2, max_steps=20, target_loss_nats=0.01),
+        learning=LearningSettings(learning_rate=1e-2, max_steps=20, target_loss_nats=0.01, reading_samples=0),
         recipe=RecipeSettings(null_space=0.0),
     )
     trainer = new_trainer(settings)
