@@ -251,9 +251,9 @@ class Schooling:
         found = [rejected._replace(new=unlikely)] if unlikely else []
         middle = len(new) // 2
         parts = [[s for s in new if s.id not in rejected.unlikely]] if unlikely else [new[:middle], new[middle:]]
-        tasks = {sample.task for sample in unlikely}
-        if unlikely and len(parts[0]) * 4 <= len(new) and all(s.task in tasks and not is_single(s) for s in parts[0]):
-            # The little that is left of nearly all wrong samples is likely wrong too, and would be a step of its own.
+        tasks = {sample.task for sample in unlikely} if len(parts[0]) * 4 <= len(new) else set()
+        wrong = [s for s in parts[0] if not is_single(s) and (s.task in tasks or self.judging.is_suspected(s.task))]
+        if unlikely and len(wrong) == len(parts[0]):  # it is what is left of nearly all, or under suspicion
             return [rejected]
         if course.num_attempts_left < len(parts) or not all(parts):
             return [rejected]

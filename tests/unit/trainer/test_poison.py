@@ -158,13 +158,24 @@ def test_what_looks_bad_and_does_no_harm(new_trainer, new_record, kind):
 
 
 @pytest.mark.parametrize(
-    ("num_wrong", "fields", "num_learnt"),
-    [(5, {}, 3), (6, {}, 0), (6, {"until_known": True}, 2), (6, {"task": "other"}, 2), (8, {}, 0)],
+    ("num_wrong", "fields", "suspected", "num_learnt"),
+    [
+        (5, {}, (), 3),
+        (6, {}, (), 0),
+        (6, {"until_known": True}, (), 2),
+        (6, {"task": "other"}, (), 2),
+        (8, {}, (), 0),
+        (2, {}, ("weather",), 0),
+        (2, {"until_known": True}, ("weather",), 6),
+        (2, {"task": "other"}, ("weather",), 6),
+        (2, {"task": "other"}, ("other",), 0),
+    ],
 )
-def test_the_little_that_is_left_of_wrong_samples_is_refused_with_them(
-    new_trainer, monkeypatch, num_wrong, fields, num_learnt
+def test_what_is_left_is_refused_with_wrong_samples_if_it_is_little_or_under_suspicion(
+    new_trainer, monkeypatch, num_wrong, fields, suspected, num_learnt
 ):
     schooling = begun(new_trainer, GATE).schooling
+    schooling.judging.note_claims(suspected, suspected)
     wrong = [weather(number, flipped=True) for number in range(num_wrong)]
     rest = [msgspec.structs.replace(weather(number), **fields) for number in range(num_wrong, 8)]
     rejected = Attempt([*wrong, *rest], None, Verdict(False, "wrong"), None, {sample.id for sample in wrong})
