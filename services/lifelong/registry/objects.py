@@ -25,7 +25,7 @@ class ObjectStore:
     """An ``ArtifactStore``. An object is durable and whole once its upload has returned, or it is not there.
 
     The commit point is the exclusive creation of the manifest (put-if-absent, ``If-None-Match: *`` in S3's terms). An
-    object store that would silently overwrite is refused at the first commit.
+    object store that would silently overwrite is refused before the first upload.
     """
 
     def __init__(self, filesystem: Any, root: str) -> None:
@@ -40,6 +40,7 @@ class ObjectStore:
 
     def put(self, folder: str, files: Mapping[str, bytes]) -> dict[str, FileEntry]:
         layout.check_folder(folder)
+        self._probe()
         try:
             for name, data in files.items():
                 path = self._path(f"{folder}/{layout.check_file(name)}")

@@ -57,14 +57,20 @@ class Unwilling(Filesystem):
 def test_a_store_that_overwrites_is_refused(filesystem: type[Filesystem]) -> None:
     store = ObjectStore(filesystem(), "/bucket")
     with pytest.raises(MissingPartError, match="overwrite each other"):
+        store.put(new_folder("lifelong", 1, 1), {"a": b"1"})
+    assert store.folders("lifelong") == []
+    with pytest.raises(MissingPartError, match="overwrite each other"):
         store.commit(manifest("lifelong", 1))
     assert store.numbers("lifelong") == []
 
 
 def test_a_driver_that_cannot_write_is_refused() -> None:
     # What fsspec gives a driver that has not written the method.
+    store = ObjectStore(AsyncFileSystem(), "/bucket")
     with pytest.raises(MissingPartError, match="overwrite each other"):
-        ObjectStore(AsyncFileSystem(), "/bucket").commit(manifest("lifelong", 1))
+        store.put(new_folder("lifelong", 1, 1), {"a": b"1"})
+    with pytest.raises(MissingPartError, match="overwrite each other"):
+        store.commit(manifest("lifelong", 1))
 
 
 class DriversOwnError(Exception):
@@ -74,12 +80,14 @@ class DriversOwnError(Exception):
 @pytest.mark.parametrize("error", [OSError("connection reset"), DriversOwnError("connection reset")])
 def test_what_was_begun_is_taken_back(error: Exception) -> None:
     filesystem = Filesystem()
-    filesystem.fails_at, filesystem.error = 2, error
     store = ObjectStore(filesystem, "/bucket")
+    store.put(new_folder("lifelong", 1, 1), {})
+    before = dict(filesystem.store)
+    filesystem.fails_at, filesystem.error = filesystem.num_written + 2, error
     with pytest.raises(UnreachableError, match="connection reset") as caught:
         store.put(new_folder("lifelong", 1, 1), {"a": b"1", "b": b"2", "c": b"3"})
     assert caught.value.retriable
-    assert not filesystem.store
+    assert filesystem.store == before
     assert store.folders("lifelong") == []
 
 
