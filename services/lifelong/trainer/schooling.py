@@ -15,7 +15,7 @@ import torch
 from lifelong.contracts.events import Forget
 from lifelong.contracts.samples import Sample, must_be_forgotten
 from lifelong.contracts.versions import Verdict
-from lifelong.learning import anchor, reading
+from lifelong.learning import anchor
 from lifelong.learning.gate import contradicts, is_suspect, judge, mean
 from lifelong.learning.kto import disliked_answer
 from lifelong.learning.losses import evaluate
@@ -42,14 +42,13 @@ from lifelong.trainer.claims import claims_of
 from lifelong.trainer.config import Curriculum
 from lifelong.trainer.judging import Judging
 from lifelong.trainer.kinds import is_disliked, is_single, question_of
+from lifelong.trainer.mixing import Mixture
 from lifelong.trainer.signals import SIGNALS_FILE, Signals, begin_block
 
 log = logging.getLogger(__name__)
 
 _SLOW = "ema/slow."
 """What the slow weights are called in the state of a recipe."""
-_REPEATS = 4
-"""Times in a micro-batch that a fact which is known no more goes before others."""
 
 
 class Schooling:
@@ -270,25 +269,17 @@ class Schooling:
         self.replay.remove(lambda old: question_of(old) in corrected)
 
         started = self._clock.monotonic()
-        s = self.curriculum.learning
-        num_replayed = self.signals.drift.replay_samples(s.replay_samples, course.number)
-        if to_know := [sample for sample in new if sample.until_known]:
-            num_replayed *= 2  # Steps that go on until something is known take more to keep the rest where it is.
-        first_step, old = course.num_steps, dict[str, float]()
-        repeated, replayable = Counter[str](), dict[str, Sample]()
-
-        def mix_in(step: int) -> list[Sample]:
-            step += first_step
-            # What is known again, or does not become so by being repeated, makes room for others.
-            known = {n for n, num in repeated.items() if num >= _REPEATS or old.get(n, 1e9) < s.target_loss_nats}
-            drawn = self.replay.draw(num_replayed, version=course.number, step=step, known=known)
-            repeated.update(sample.id for sample in drawn)
-            replayable.update((sample.id, sample) for sample in drawn)
-            # A young line has little to replay: the base's own answers take its place.
-            num_anchors = s.anchor_samples + num_replayed - len(drawn) if s.anchor_samples else 0
-            where = {"seed": s.seed, "version": course.number, "step": step}
-            anchors = anchor.draw(self.anchors, num_anchors, **where)
-            return [*drawn, *anchors, *reading.draw(to_know, s.reading_samples, **where)]
+        s, first_step = self.curriculum.learning, course.num_steps
+        to_know = [sample for sample in new if sample.until_known]
+        mixture = Mixture(
+            self.replay,
+            self.anchors,
+            to_know,
+            s,
+            version=course.number,
+            num_old=self.signals.drift.replay_samples(s.replay_samples, course.number),
+            first_step=first_step,
+        )
 
         def on_step(step: int) -> None:
             course.on_step(first_step + step)
@@ -297,16 +288,16 @@ class Schooling:
             self._learner,
             self._optimizer,
             new,
-            mix_in,
+            mixture,
             s,
             on_step,
             recipe=self._recipe,
             version=course.number,
             score=self._scored(new),
-            old=old,
+            old=mixture.losses,
         )
         # A step that was found needless is not taken, and what was drawn for it not learnt.
-        course.replayed.update((key, sample) for key, sample in replayable.items() if key in lesson.mixed_in)
+        course.replayed.update((key, sample) for key, sample in mixture.drawn.items() if key in lesson.mixed_in)
         self._catch_up(to_know)
         stepped = self._clock.monotonic()
 
