@@ -11,11 +11,11 @@ from lifelong.learning.gate import (
     Claim,
     GateSettings,
     Slice,
+    are_of_one_hand,
     contradicts,
     enough_pairs,
     is_suspect,
     judge,
-    of_one_hand,
     together,
 )
 from lifelong.learning.replay import randbelow
@@ -200,9 +200,13 @@ def test_what_comes_beside_what_contradicts_contradicts_by_its_size_alone():
     few = claim([1.5, 0.9], [0.1, 0.2, 0.3])
     small = claim([0.4] * 2, [0.2] * 6)
     assert not contradicts(few, SETTINGS)
-    assert of_one_hand([few, small], SETTINGS) == [few, small]
-    found = of_one_hand([few, small, wrong], SETTINGS)
-    assert [contradicts(one, SETTINGS) for one in found] == [True, False, True]
+    assert not are_of_one_hand([few, small], SETTINGS)
+    assert are_of_one_hand([few, small, wrong], SETTINGS)
+    assert [contradicts(suspected(one), SETTINGS) for one in (few, small, wrong)] == [True, False, True]
+
+
+def suspected(one: Claim) -> Claim:
+    return msgspec.structs.replace(one, is_suspected=True)
 
 
 def named(one: Claim, name: str) -> Claim:
@@ -211,11 +215,11 @@ def named(one: Claim, name: str) -> Claim:
     return msgspec.structs.replace(one, task=name, new=new, expected=expected, beside=beside)
 
 
-@pytest.mark.parametrize(("loss", "contradicting"), [(1.2, [True, True]), (0.6, [False, False])])
-def test_what_is_too_little_of_each_task_may_contradict_together(loss, contradicting):
+@pytest.mark.parametrize(("loss", "together"), [(1.2, True), (0.6, False)])
+def test_what_is_too_little_of_each_task_may_contradict_together(loss, together):
     few = [named(claim([loss, loss], [0.1, 0.2, 0.3] * 2), name) for name in "ab"]
     assert not any(contradicts(one, SETTINGS) for one in few)  # 1 of 28 ways is as bad
-    assert [contradicts(one, SETTINGS) for one in of_one_hand(few, SETTINGS)] == contradicting
+    assert are_of_one_hand(few, SETTINGS) == together
 
 
 def test_a_task_that_is_right_is_let_in_though_all_together_contradict():
@@ -223,7 +227,7 @@ def test_a_task_that_is_right_is_let_in_though_all_together_contradict():
     right = named(claim([0.4, 0.42], [0.1, 0.2, 0.3] * 2), "b")
     assert not contradicts(wrong, SETTINGS)
     assert contradicts(together([wrong, right]), SETTINGS)
-    assert [contradicts(one, SETTINGS) for one in of_one_hand([wrong, right], SETTINGS)] == [True, False]
+    assert [contradicts(suspected(one), SETTINGS) for one in (wrong, right)] == [True, False]
 
 
 def test_half_as_much_is_enough_where_something_contradicted():

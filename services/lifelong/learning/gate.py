@@ -167,16 +167,12 @@ def contradicts(claim: Claim, settings: GateSettings) -> bool:
     return claim.is_suspected or not _chance(claim) > settings.contradiction_significance
 
 
-def of_one_hand(claims: Sequence[Claim], settings: GateSettings) -> list[Claim]:
-    """Claims about one micro-batch. What comes together was sent together: if one contradicts, the others are
-    suspected; and all are if all together do, where there is too little of each to be certain."""
-    contradicting = [contradicts(claim, settings) for claim in claims]
-    if not any(contradicting) and not (len(claims) > 1 and contradicts(together(claims), _surer(settings))):
-        return list(claims)
-    return [
-        claim if is_it else msgspec.structs.replace(claim, is_suspected=True)
-        for claim, is_it in zip(claims, contradicting, strict=True)
-    ]
+def are_of_one_hand(claims: Sequence[Claim], settings: GateSettings) -> bool:
+    """Claims about one micro-batch. What comes together was sent together: if one contradicts, or all together do where
+    there is too little of each to be certain, all are suspected."""
+    if any(contradicts(claim, settings) for claim in claims):
+        return True
+    return len(claims) > 1 and contradicts(together(claims), _surer(settings))
 
 
 def _surer(settings: GateSettings) -> GateSettings:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from lifelong.contracts.samples import Sample
-from lifelong.learning.gate import Claim, GateSettings, Losses, contradicts, is_within, of_one_hand, together
+from lifelong.learning.gate import Claim, GateSettings, Losses, are_of_one_hand, contradicts, is_within, together
 from lifelong.trainer.judging import Judging
 from lifelong.trainer.kinds import is_single
 
@@ -33,11 +33,11 @@ def claims_of(
     looked_at = {task: judging.claim(task, by_task[task], before, judging.last_losses) for task in sorted(by_task)}
     known = [claim for claim in looked_at.values() if claim]
 
-    def measure(tasks: Sequence[str]) -> list[Claim]:
+    def measure(tasks: Iterable[str], *, is_suspected: bool = False) -> list[Claim]:
         found = []
         for task in tasks:
             losses = measured([*by_task[task], *judging.of_task(task)])
-            found.append(judging.claim(task, by_task[task], losses, losses))
+            found.append(judging.claim(task, by_task[task], losses, losses, is_suspected=is_suspected))
         return [claim for claim in found if claim]
 
     likely = [
@@ -48,7 +48,9 @@ def claims_of(
     # By half the size: of the later steps the losses are from after a step on what came first, wrong or not.
     if len(known) > 1 and not is_within(msgspec.structs.replace(together(known), is_suspected=True)):
         likely = []
-    found = measure([task for task in looked_at if task not in likely])
-    if any(contradicts(claim, settings) for claim in found):
-        found += measure(likely)
-    return of_one_hand(found, settings)
+    found = measure(task for task in looked_at if task not in likely)
+    if not are_of_one_hand(found, settings):
+        return found
+    certain = [claim for claim in found if contradicts(claim, settings)]
+    others = looked_at.keys() - {claim.task for claim in certain}
+    return certain + measure(sorted(others), is_suspected=True)

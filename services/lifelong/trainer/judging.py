@@ -213,22 +213,26 @@ class Judging:
     def is_suspected(self, task: str) -> bool:
         return self._suspected[task] > 0
 
-    def claim(self, task: str, new: Sequence[Sample], losses: Losses, known: Losses) -> Claim | None:
+    def claim(
+        self, task: str, new: Sequence[Sample], losses: Losses, known: Losses, *, is_suspected: bool = False
+    ) -> Claim | None:
         """
         Args:
             new: that came of the task; ``losses``: of these, before they were learnt.
             known: of what is held out of it.
+            is_suspected: for what came with it, if not for what came before.
 
         Returns:
             ``None`` if nothing came with an answer that is known well, or too little with such answers is held out.
         """
-        s, is_suspected = self._settings, self.is_suspected(task)
+        s, is_suspected = self._settings, is_suspected or self.is_suspected(task)
         if not s.known_nats:
             return None
         by_answer: dict[str, dict[str, float]] = {}
         for sample in self.of_task(task):
             by_answer.setdefault(answer_of(sample), {})[sample.id] = known[sample.id]
-        # What was let in of a burst must not end the suspicion; nor is a single sample enough to begin it.
+        # A suspicion ends neither by what was let in of a burst nor with an answer that is not known well; a single
+        # sample is not enough to begin it.
         limit, least = (math.inf, 1) if is_suspected else (s.known_nats, OF_ANSWER)
         well = {answer: of for answer, of in by_answer.items() if len(of) >= least and mean(of) <= limit}
         expected = {sample.id: mean(well[answer]) for sample in new if (answer := answer_of(sample)) in well}

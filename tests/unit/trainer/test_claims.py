@@ -13,19 +13,30 @@ SETTINGS = GateSettings()
 
 
 def judging_of(losses: dict[str, float]) -> SimpleNamespace:
-    """Four of each task came, with these losses; six of each are held out at .2."""
+    """Four of each task came, with these losses; six of each are held out at .2, with answers that are not known well
+    where the loss is below 0."""
 
-    def claim(task, new, before, known):
+    def claim(task, new, before, known, *, is_suspected=False):
+        if losses[task] < 0 and not is_suspected:
+            return None
         beside = {f"{task}{number}": 0.0 for number in range(6)}
-        came = {sample.id: losses[task] for sample in new}
-        return Claim(task, SETTINGS.contradiction_nats, came, dict.fromkeys(came, 0.2), beside)
+        came = {sample.id: abs(losses[task]) for sample in new}
+        tolerance = SETTINGS.contradiction_nats
+        return Claim(task, tolerance, came, dict.fromkeys(came, 0.2), beside, is_suspected=is_suspected)
 
     return SimpleNamespace(claim=claim, is_suspected=lambda task: False, of_task=lambda task: [], last_losses={})
 
 
 @pytest.mark.parametrize(
     ("losses", "contradicting"),
-    [({"a": 2.0, "b": 0.8}, ["a", "b"]), ({"a": 2.0, "b": 0.5}, ["a"]), ({"a": 0.8, "b": 0.8}, [])],
+    [
+        ({"a": 2.0, "b": 0.8}, ["a", "b"]),
+        ({"a": 2.0, "b": 0.5}, ["a"]),
+        ({"a": 0.8, "b": 0.8}, []),
+        ({"a": 2.0, "b": -0.8}, ["a", "b"]),
+        ({"a": 2.0, "b": -0.5}, ["a"]),
+        ({"a": 0.8, "b": -2.0}, []),
+    ],
 )
 def test_beside_one_that_contradicts_half_the_size_is_enough(new_sample, losses, contradicting):
     new = [new_sample(n, task=task, until_known=False) for n, task in enumerate("aaaabbbb")]

@@ -188,8 +188,8 @@ def of_labels(labelled):
     return found
 
 
-def claim_of(judging, samples, loss=2.0):
-    return judging.claim("a", samples, dict.fromkeys(ids(samples), loss), judging.last_losses)
+def claim_of(judging, samples, loss=2.0, **how):
+    return judging.claim("a", samples, dict.fromkeys(ids(samples), loss), judging.last_losses, **how)
 
 
 def test_what_comes_is_held_against_what_is_held_out_with_the_same_answer(of_labels, labelled):
@@ -205,7 +205,8 @@ def test_what_comes_is_held_against_what_is_held_out_with_the_same_answer(of_lab
 def test_under_suspicion_all_that_is_held_out_counts_and_the_tolerance_grows(of_labels, labelled):
     for _ in range(100):
         of_labels.note_claims({"a"}, {"a"})
-    claim = claim_of(of_labels, [*labelled("x", 20, 1), *labelled("y", 30, 1)])
+    came = [*labelled("x", 20, 1), *labelled("y", 30, 1)]
+    claim = claim_of(of_labels, came)
     assert claim.is_suspected
     assert claim.expected == {"0-20-0": 0.2, "0-30-0": 1.5}
     assert claim.patience_nats == pytest.approx(0.5)
@@ -215,6 +216,8 @@ def test_under_suspicion_all_that_is_held_out_counts_and_the_tolerance_grows(of_
         of_labels.note_claims({"a"}, ())
     assert of_labels.state().suspected is msgspec.UNSET
     assert not claim_of(of_labels, labelled("x", 20, 1)).is_suspected
+    for_its_company = claim_of(of_labels, came, is_suspected=True)
+    assert (for_its_company.is_suspected, for_its_company.expected) == (True, claim.expected)
 
 
 def test_of_too_little_or_switched_off_nothing_is_claimed(labelled, of_labels):
