@@ -39,21 +39,17 @@ RESULTS = Path(__file__).with_name("results")
 PLAN = {
     # The first ones are what is to be known first, should there be no time for all.
     "S1": (
-        *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-no-skip", "all-directions"),
-        *("replay", "der", "ema", "ewc", "agem", "naive-8", "naive-twice", "lwf", "olora"),
+        *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-dark", "replay", "der", "ema"),
+        *("default-no-skip", "all-directions", "ewc", "agem", "lwf", "olora", "naive-8", "naive-twice"),
         *("avalanche-replay", "avalanche-ewc"),
-        *("four-old", "four-old-kl", "four-old-anchored", "four-old-by-heart"),
     ),
     "S1-blurry": ("blind-last", "blind-frequent", "naive", "default"),
-    "S1-recurring": ("blind-last", "blind-frequent", "naive", "default", "four-old-anchored"),
-    "S1-poison": (
-        *("naive", "default", "default-ungated", "all-directions"),
-        *("four-old", "four-old-anchored", "four-old-anchored-ungated"),
-    ),
-    "S2": ("frozen", "naive", "default", "joint", "replay", "ewc", "four-old-anchored"),
+    "S1-recurring": ("blind-last", "blind-frequent", "naive", "default"),
+    "S1-poison": ("naive", "default", "default-ungated"),
+    "S2": ("frozen", "naive", "default", "joint", "default-dark", "replay", "ewc"),
     "S3": (
-        *("naive", "memory", "default", "default-memory", "default-fast", "default-late"),
-        *("without-readings", "without-readings-memory", "all-directions", "four-old-anchored"),
+        *("naive", "memory", "default", "default-memory", "default-dark", "default-fast", "default-late"),
+        *("without-readings", "without-readings-memory"),
     ),
 }
 QUICK_PLAN = {

@@ -31,11 +31,6 @@ _PLAIN = LearningSettings(
 _REPLAY = msgspec.structs.replace(_PLAIN, replay_samples=2)
 
 
-_FOUR_OLD = LearningSettings(learning_rate=1e-3, replay_samples=4, reading_samples=0, skip_known=False)
-_ALL_DIRECTIONS = RecipeSettings(null_space=0.0)
-_ANCHORED = Curriculum(_FOUR_OLD, RecipeSettings(null_space=0.0, anchor_kl=10.0, anchor_ce=0.0))
-
-
 class Avalanche(msgspec.Struct, frozen=True):
     """A strategy out of ``avalanche.training.supervised``."""
 
@@ -109,33 +104,20 @@ STRATEGIES = {
     "lwf": _strategy("learning without forgetting", recipe=_with(lwf_strength=1.0)),
     "agem": _strategy("A-GEM on 2 old samples", _REPLAY, _with(old_gradient="project")),
     "olora": _strategy("O-LoRA, a block for each fifth of the stream", recipe=_with(blocks=5, blocks_versions=25)),
-    "ema": _strategy("2 old samples; slow weights are served", _REPLAY, _with(ema_decay=0.8)),
+    "ema": _strategy("2 old samples; slow weights are served", _REPLAY, _with(ema_decay=0.9)),
     "der": _strategy("DER++ on 2 old samples", _REPLAY, _with(dark_alpha=3.0, dark_when="replayed")),
     "default": Strategy(
-        "what lifelong does without any configuration: DER++ on 2 old samples and 1 of the base beside 4 new ones, "
-        "where the base leaves room, no step on what is known, slow weights are served, the gate",
+        "what lifelong does without any configuration: 2 old samples and 1 of the base beside 4 new ones, where the base "
+        "leaves room, no step on what is known, slow weights are served, the gate",
         Curriculum(),
     ),
+    "default-dark": Strategy("the default with DER++, α 3", Curriculum(recipe=RecipeSettings(dark_alpha=3.0))),
     "default-no-skip": Strategy(
         "the default, but each sample is learnt once, known or not", Curriculum(LearningSettings(skip_known=False))
     ),
-    "four-old": Strategy(
-        "the default on 4 old samples, each new one learnt once, known or not",
-        Curriculum(_FOUR_OLD, _ALL_DIRECTIONS),
-    ),
-    "four-old-kl": Strategy(
-        "four-old, but the base's own words by the KL alone",
-        Curriculum(_FOUR_OLD, RecipeSettings(null_space=0.0, anchor_ce=0.0)),
-    ),
-    "four-old-anchored": Strategy("four-old, but the base's own words by the KL alone, α 10", _ANCHORED),
-    "four-old-anchored-ungated": Strategy("four-old-anchored without the gate", _ANCHORED._replace(gate=_OPEN)),
-    "four-old-by-heart": Strategy(
-        "four-old, but the base's own words are learnt like any text",
-        Curriculum(_FOUR_OLD, RecipeSettings(null_space=0.0, anchor_kl=0.0)),
-    ),
     "all-directions": Strategy(
         "the default, but not only where the base leaves room, at two thirds of the rate",
-        Curriculum(LearningSettings(learning_rate=1e-3, reading_samples=0), _ALL_DIRECTIONS),
+        Curriculum(LearningSettings(learning_rate=1e-3), RecipeSettings(null_space=0.0)),
     ),
     "without-readings": Strategy(
         "the default, but facts are learnt without readings of them",

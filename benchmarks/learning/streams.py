@@ -19,7 +19,7 @@ class Size(msgspec.Struct, frozen=True):
     """How much there is of everything."""
 
     task_samples: int = 200
-    task_tests: int = 40
+    task_tests: int = 100
     burst: int = 200
     """Mislabelled samples."""
     domain_samples: int = 96

@@ -21,13 +21,14 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept_predictions: Annotated[int, Meta(ge=1)] = 32
     """Tokens of which log-probabilities are kept, wherever a method keeps or compares what a model says."""
 
-    ema_decay: Share = 0.8
+    ema_decay: Share = 0.9
     """Of the slow weights, which are the ones that are judged and served. 0: the fast ones are."""
     ema_every: Literal["step", "version"] = "version"
     ema_catch_up: Annotated[int, Meta(ge=0)] = 4
     """Halvings of the way from the slow weights to the fast ones, at most, until what should be known is known."""
-    dark_alpha: Strength = 3.0
-    """α of DER++, the weight of the KL from what was said of an old sample when it was learnt."""
+    dark_alpha: Strength = 0.0
+    """α of DER++, the weight of the KL from what was said of an old sample when it was learnt. 3 keeps more facts in
+    the weights, at half as many steps again, and of tasks with labels holds what was said too early."""
     dark_beta: Strength = 1.0
     """β of DER++, the weight of its label."""
     dark_when: Literal["learnt", "replayed"] = "replayed"
