@@ -24,7 +24,7 @@ from benchmarks.learning.check import check
 from benchmarks.learning.report import write
 from benchmarks.learning.results import load, path_of, save
 from benchmarks.learning.run import Result, Stream, run, settings_of
-from benchmarks.learning.strategies import STRATEGIES
+from benchmarks.learning.strategies import strategy_of
 from benchmarks.learning.streams import FULL, QUICK, STREAMS, Size
 
 from lifelong.contracts.samples import Sample
@@ -39,8 +39,8 @@ RESULTS = Path(__file__).with_name("results")
 PLAN = {
     # The first ones are what is to be known first, should there be no time for all.
     "S1": (
-        *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-dark", "replay", "der", "ema"),
-        *("default-no-skip", "all-directions", "ewc", "agem", "lwf", "olora", "naive-8", "naive-twice"),
+        *("frozen", "blind-last", "blind-frequent", "naive", "default", "joint", "default-dark", "replay", "der"),
+        *("ema", "default-no-skip", "all-directions", "ewc", "agem", "lwf", "olora", "naive-8", "naive-twice"),
         *("avalanche-replay", "avalanche-ewc"),
     ),
     "S1-blurry": ("blind-last", "blind-frequent", "naive", "default"),
@@ -51,6 +51,7 @@ PLAN = {
         *("naive", "memory", "default", "default-memory", "default-dark", "default-fast", "default-late"),
         *("without-readings", "without-readings-memory"),
     ),
+    "S2-long": ("frozen", "naive", "default"),
 }
 QUICK_PLAN = {
     "S1": ("frozen", "blind-last", "naive", "default"),
@@ -65,7 +66,13 @@ QUICK_PLAN = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__)
     parser.add_argument("--streams", nargs="+", choices=list(STREAMS), default=list(PLAN), metavar="STREAM")
-    parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), metavar="STRATEGY", help="of the plan")
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        type=_name,
+        metavar="STRATEGY",
+        help="by name, or with other settings of the trainer: default+recipe.dark_alpha=3",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, help=f"folder of the JSON files; {RESULTS}, or none if quick")
     parser.add_argument("--quick", action="store_true", help="small streams, one seed, checked for what must be so")
@@ -88,7 +95,7 @@ def _all(
     for seed in seeds:
         for stream_name in options.streams:
             stream = None
-            for strategy in options.strategies or plan[stream_name]:
+            for strategy in options.strategies or plan.get(stream_name, ()):
                 if options.minutes and time.monotonic() - began > options.minutes * 60:
                     print("time is up; the same command goes on from here")
                     return 0
@@ -108,6 +115,14 @@ def _all(
     return 0
 
 
+def _name(name: str) -> str:
+    try:
+        strategy_of(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name
+
+
 def _once(
     folder: Path,
     stream: Stream,
@@ -117,7 +132,7 @@ def _once(
     anchors: Sequence[Sample],
     commit: str,
 ) -> Result:
-    strategy, stream_name = STRATEGIES[name], stream.name
+    strategy, stream_name = strategy_of(name), stream.name
     path = path_of(folder, stream_name, name, seed)
     if (result := load(path)) is not None and result.settings == settings_of(stream, strategy, seed, model):
         print(f"{stream_name} {name} {seed}: is there")

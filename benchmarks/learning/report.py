@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.learning.results import load_all
 from benchmarks.learning.run import Examination, Result
-from benchmarks.learning.strategies import STRATEGIES
+from benchmarks.learning.strategies import STRATEGIES, strategy_of
 from benchmarks.learning.tasks import POISON
 
 from lifelong.learning.forgetting import Summary, summarise
@@ -43,7 +43,7 @@ def write(results: Sequence[Result], folder: Path) -> None:
         streams[result.stream][result.strategy].append(result)
     parts = ["# Results\n\nMade by `make report` of the runs in `benchmarks/learning/results`; mean ± 95 % of seeds.\n"]
     for stream, runs in sorted(streams.items()):
-        ordered = {name: runs[name] for name in STRATEGIES if name in runs}
+        ordered = {name: runs[name] for name in sorted(runs, key=_place)}
         parts.append(f"## {stream}\n\n{_machine(ordered)}\n\n{table(stream, ordered)}\n")
         for plot in plots(stream, ordered, folder):
             parts.append(f"![{plot.stem}]({plot.name})\n")
@@ -75,7 +75,7 @@ def table(stream: str, runs: Runs) -> str:
             "anytime": lambda r: _summary(r, "class_incremental").anytime_average,
             "of what comes next": lambda r: prequential(r, "class_incremental"),
         }
-    elif stream == "S2":
+    elif stream.startswith("S2"):
         columns = {
             "bits/byte, before it is learnt": lambda r: prequential(r, "bits_per_byte"),
             "of the frozen base's": lambda r: _of(r, runs, "frozen", lambda x: prequential(x, "bits_per_byte")),
@@ -102,7 +102,12 @@ def table(stream: str, runs: Runs) -> str:
         made = [_each(result.machine["device"] for result in results), _each(result.commit for result in results)]
         rows.append([f"`{name}`", str(len(results)), *cells, *made])
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return lines + "\n\n" + "\n".join(f"- `{name}`: {STRATEGIES[name].what}" for name in runs)
+    return lines + "\n\n" + "\n".join(f"- `{name}`: {strategy_of(name).what}" for name in runs)
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Those with other settings come after the strategy itself."""
+    return list(STRATEGIES).index(name.partition("+")[0]), name
 
 
 def _each(names: Iterable[str]) -> str:
@@ -225,7 +230,7 @@ def plots(stream: str, runs: Runs, folder: Path) -> list[Path]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    measure = {"S2": "bits_per_byte", "S3": "exact"}.get(stream, "class_incremental")
+    measure = {"S2": "bits_per_byte", "S3": "exact"}.get(stream.partition("-")[0], "class_incremental")
     along = Figure(figsize=(8, 4.5), layout="constrained")
     axes = along.subplots()
     for name, results in runs.items():

@@ -107,8 +107,8 @@ STRATEGIES = {
     "ema": _strategy("2 old samples; slow weights are served", _REPLAY, _with(ema_decay=0.9)),
     "der": _strategy("DER++ on 2 old samples", _REPLAY, _with(dark_alpha=3.0, dark_when="replayed")),
     "default": Strategy(
-        "what lifelong does without any configuration: 2 old samples and 1 of the base beside 4 new ones, where the base "
-        "leaves room, no step on what is known, slow weights are served, the gate",
+        "what lifelong does without any configuration: 2 old samples and 1 of the base beside 4 new ones, where the "
+        "base leaves room, no step on what is known, slow weights are served, the gate",
         Curriculum(),
     ),
     "default-dark": Strategy("the default with DER++, α 3", Curriculum(recipe=RecipeSettings(dark_alpha=3.0))),
@@ -146,3 +146,37 @@ STRATEGIES = {
         Avalanche("EWC", {"ewc_lambda": 1000.0, "mode": "online", "decay_factor": 0.99}),
     ),
 }
+
+
+def strategy_of(name: str) -> Strategy:
+    """By a name of ``STRATEGIES``, or one with settings of the trainer that are others, each after a ``+``:
+    ``default+recipe.dark_alpha=3``.
+
+    Raises:
+        ValueError: there is no such strategy, or no such setting.
+    """
+    first, *assignments = name.split("+")
+    if first not in STRATEGIES:
+        raise ValueError(f"no strategy is called {first}; there are {', '.join(STRATEGIES)}")
+    strategy = STRATEGIES[first]
+    if not assignments:
+        return strategy
+    curriculum = strategy.curriculum
+    for assignment in assignments:
+        curriculum = _changed(curriculum, assignment)
+    return dataclasses.replace(strategy, what=f"{first} with {' and '.join(assignments)}", curriculum=curriculum)
+
+
+def _changed(curriculum: Curriculum, assignment: str) -> Curriculum:
+    setting, _, value = assignment.partition("=")
+    section, _, field = setting.partition(".")
+    if section not in Curriculum._fields:
+        raise ValueError(
+            f"no setting of a strategy is called {setting}; its sections are {', '.join(Curriculum._fields)}"
+        )
+    old = getattr(curriculum, section)
+    try:
+        new = msgspec.convert(msgspec.to_builtins(old) | {field: msgspec.json.decode(value)}, type(old))
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ValueError(f"{assignment}: {error}") from error
+    return curriculum._replace(**{section: new})

@@ -69,9 +69,18 @@ def s1_poison(size: Size, seed: int) -> Stream:
 
 def s2(size: Size, seed: int) -> Stream:
     """Language modelling: domains one after the other, and the first once more."""
-    found = domains.domains(size.domain_samples, size.domain_tests, seed)
+    return _of_domains("S2", size, size.domain_samples, seed)
+
+
+def s2_long(size: Size, seed: int) -> Stream:
+    """The same, four times as long: how much is learnt of a domain depends on how much of it there is."""
+    return _of_domains("S2-long", size, size.domain_samples * 4, seed)
+
+
+def _of_domains(name: str, size: Size, num_train: int, seed: int) -> Stream:
+    found = domains.domains(num_train, size.domain_tests, seed)
     return Stream(
-        "S2",
+        name,
         [Phase(domain.name, domain.train) for domain in found],
         {domain.name: domain.test for domain in found},
         general.passages(size.general),
@@ -130,5 +139,6 @@ STREAMS: dict[str, Callable[[Size, int], Stream]] = {
     "S1-recurring": s1_recurring,
     "S1-poison": s1_poison,
     "S2": s2,
+    "S2-long": s2_long,
     "S3": s3,
 }

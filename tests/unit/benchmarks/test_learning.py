@@ -12,7 +12,7 @@ from benchmarks.learning.check import check
 from benchmarks.learning.exams import LabelExam
 from benchmarks.learning.results import load, load_all, path_of, save
 from benchmarks.learning.run import Examination, Phase, Progress, Result, Stream, run, settings_of
-from benchmarks.learning.strategies import STRATEGIES
+from benchmarks.learning.strategies import STRATEGIES, strategy_of
 
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
@@ -53,12 +53,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
 
 
 def made(name: str, model: ModelSettings) -> Result:
-    return run(stream(), name, STRATEGIES[name], 0, model, samples("colour", 90, 4))
+    return run(stream(), name, strategy_of(name), 0, model, samples("colour", 90, 4))
 
 
 def test_all_strategies_begin_as_one_and_learn_the_same(model: ModelSettings, tmp_path: Path) -> None:
     # The memory needs the default embedder; those of Avalanche have tests of their own.
     names = [name for name, strategy in STRATEGIES.items() if not (strategy.remembers or strategy.avalanche)]
+    names.append("replay+learning.replay_samples=1")
     results = [made(name, model) for name in names]
     assert check(results) == []
     by_name = {result.strategy: result for result in results}
@@ -69,7 +70,7 @@ def test_all_strategies_begin_as_one_and_learn_the_same(model: ModelSettings, tm
     assert naive.examinations[-1].general_nats != naive.examinations[0].general_nats
     assert by_name["naive-twice"].num_tokens == 2 * naive.num_tokens
     assert by_name["joint"].num_tokens == 3 * naive.num_tokens
-    assert by_name["replay"].num_tokens > naive.num_tokens
+    assert by_name["replay"].num_tokens > by_name["replay+learning.replay_samples=1"].num_tokens > naive.num_tokens
     # The served weights are not those that learn, where slow ones are kept.
     assert by_name["ema"].examinations[-1].learning is not None
     for result in results:
@@ -93,6 +94,22 @@ def test_a_run_is_the_same_again_and_its_settings_are_told_from_others(model: Mo
     path.write_text("{}")
     with pytest.raises(ValueError, match="delete it to have it made again"):
         load(path)
+
+
+def test_a_strategy_with_other_settings_is_known_by_them() -> None:
+    other = strategy_of("default+recipe.dark_alpha=3+learning.replay_samples=4")
+    assert (other.curriculum.recipe.dark_alpha, other.curriculum.learning.replay_samples) == (3, 4)
+    assert other.curriculum.gate == STRATEGIES["default"].curriculum.gate
+    assert other.what == "default with recipe.dark_alpha=3 and learning.replay_samples=4"
+    for wrong, why in {
+        "defualt": "no strategy is called defualt",
+        "default+dark_alpha=3": "no setting of a strategy is called dark_alpha",
+        "default+recipe.dark_alhpa=3": "unknown field `dark_alhpa`",
+        "default+recipe.dark_alpha=-3": ">= 0",
+        "default+recipe.dark_alpha": "recipe.dark_alpha: ",
+    }.items():
+        with pytest.raises(ValueError, match=why):
+            strategy_of(wrong)
 
 
 def test_what_cannot_be_is_reported(model: ModelSettings) -> None:
