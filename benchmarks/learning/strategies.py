@@ -150,7 +150,7 @@ STRATEGIES = {
 
 def strategy_of(name: str) -> Strategy:
     """By a name of ``STRATEGIES``, or one with settings of the trainer that are others, each after a ``+``:
-    ``default+recipe.dark_alpha=3``.
+    ``default+recipe.dark_alpha=3``. What is no JSON is a string.
 
     Raises:
         ValueError: there is no such strategy, or no such setting.
@@ -176,7 +176,11 @@ def _changed(curriculum: Curriculum, assignment: str) -> Curriculum:
         )
     old = getattr(curriculum, section)
     try:
-        new = msgspec.convert(msgspec.to_builtins(old) | {field: msgspec.json.decode(value)}, type(old))
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        decoded = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        decoded = value
+    try:
+        new = msgspec.convert(msgspec.to_builtins(old) | {field: decoded}, type(old))
+    except msgspec.ValidationError as error:
         raise ValueError(f"{assignment}: {error}") from error
     return curriculum._replace(**{section: new})

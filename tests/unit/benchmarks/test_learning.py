@@ -97,16 +97,16 @@ def test_a_run_is_the_same_again_and_its_settings_are_told_from_others(model: Mo
 
 
 def test_a_strategy_with_other_settings_is_known_by_them() -> None:
-    other = strategy_of("default+recipe.dark_alpha=3+learning.replay_samples=4")
-    assert (other.curriculum.recipe.dark_alpha, other.curriculum.learning.replay_samples) == (3, 4)
+    other = strategy_of("default+recipe.dark_alpha=3+learning.replay=surprise")
+    assert (other.curriculum.recipe.dark_alpha, other.curriculum.learning.replay) == (3, "surprise")
     assert other.curriculum.gate == STRATEGIES["default"].curriculum.gate
-    assert other.what == "default with recipe.dark_alpha=3 and learning.replay_samples=4"
+    assert other.what == "default with recipe.dark_alpha=3 and learning.replay=surprise"
     for wrong, why in {
         "defualt": "no strategy is called defualt",
         "default+dark_alpha=3": "no setting of a strategy is called dark_alpha",
         "default+recipe.dark_alhpa=3": "unknown field `dark_alhpa`",
         "default+recipe.dark_alpha=-3": ">= 0",
-        "default+recipe.dark_alpha": "recipe.dark_alpha: ",
+        "default+recipe.dark_alpha": "Expected `float`, got `str`",
     }.items():
         with pytest.raises(ValueError, match=why):
             strategy_of(wrong)
