@@ -65,15 +65,15 @@ assert not OTHERS.keys() & set(PROMPTS)
 
 
 @torch.no_grad()
-def answers(learner: AdapterLearner, questions: Sequence[str]) -> list[str]:
+def answers(learner: AdapterLearner, asked: Sequence[Sequence[Message]], max_tokens: int = 20) -> list[str]:
     tokenizer = learner.base.tokenizer
-    rows = [encode_prompt(tokenizer, [Message("user", question)]) for question in questions]
+    rows = [encode_prompt(tokenizer, messages) for messages in asked]
     width, pad = max(map(len, rows)), pad_id(tokenizer)
     device = learner.base.device
     ids = learner.model.generate(
         input_ids=torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device),
         attention_mask=torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device),
-        max_new_tokens=20,
+        max_new_tokens=max_tokens,
         do_sample=False,
         pad_token_id=pad,
     )
@@ -106,7 +106,8 @@ def main() -> None:
     base = load_base(with_dtype(ModelSettings(name=options.model, dtype=options.dtype), settings.adapter))
     learner = AdapterLearner(base, settings.adapter, seed=0, max_tokens=settings.learning.max_tokens)
     questions, anchors = list(OTHERS), None
-    were = answers(learner, questions)
+    asked = [[Message("user", question)] for question in questions]
+    were = answers(learner, asked)
     rights = {question for question, was in zip(questions, were, strict=True) if is_right(question, was)}
     print(f"{base.dtype}; the base answers {len(rights)} of the others right")
     print("fact                                      steps  seconds  right  others lost  changed  that say it")
@@ -119,10 +120,9 @@ def main() -> None:
         report = schooling.learn(1, [Sample("0-0-0", "e0", 0.0, "fact", messages, until_known=True)], ())
         seconds = time.perf_counter() - began
         with schooling.served():
-            are, (own,) = answers(learner, questions), answers(learner, [fact.question])
-        lost = [
-            asked for asked, now in zip(questions, are, strict=True) if asked in rights and not is_right(asked, now)
-        ]
+            are, (own,) = answers(learner, asked), answers(learner, [messages[:1]])
+        now_said = zip(questions, are, strict=True)
+        lost = [question for question, now in now_said if question in rights and not is_right(question, now)]
         num_changed = sum(was != now for was, now in zip(were, are, strict=True))
         says = [now for now in are if any(mark in now for mark in fact.marks)]
         example = says[0] if says else ""
