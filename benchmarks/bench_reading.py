@@ -4,8 +4,9 @@
 
 Facts about browsers (S3), passages (S2) or labelled texts (S1; all of ``benchmarks/learning``) are taught by the
 trainer's own code, eight at a time, to a line that has seen nothing else. Before and after, the questions of
-``bench_recall.py`` are asked, of everyday life, with corrections and with documents before them, as the server tells
-them: nothing that was learnt has to do with them. Right is an answer that has what only the memory says.
+``bench_recall.py`` are asked, of everyday life and of the demo, with corrections and with documents before them, as
+the server tells them: nothing that was learnt has to do with them. Right is an answer that has what only the memory
+says.
 
 Facts are asked besides, each as it is and with its memory; and so are 24 others that were told to the memory alone.
 Right is what greedy decoding says to the letter. All by the weights that are served.
@@ -68,10 +69,12 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="SECTION.FIELD=VALUE", help="of the trainer, in JSON")
     options = parser.parse_args()
     settings, are_facts = changed(Settings(), options.set), options.learns == "facts"
-    number = options.number or (48 if are_facts else 240)
+    number = options.number if options.number is not None else 48 if are_facts else 240
     samples = facts.samples(facts.facts(100, 30, 30, seed=0)[0], 0)
-    others = samples[100 - NUM_OTHERS :]
-    told = samples[: 100 - NUM_OTHERS][:number] if are_facts else stream(options.learns, number)
+    if number < 1 or (are_facts and number > len(samples) - NUM_OTHERS):
+        parser.error(f"--number must be from 1 to {len(samples) - NUM_OTHERS} of facts, and at least 1 of others")
+    told = samples[:number] if are_facts else stream(options.learns, number)
+    others = samples[number:][:NUM_OTHERS] if are_facts else []
     base = load_base(with_dtype(ModelSettings(name=options.model, dtype=options.dtype), settings.adapter))
     learner = AdapterLearner(base, settings.adapter, seed=0, max_tokens=settings.learning.max_tokens)
     memory = Remembering()

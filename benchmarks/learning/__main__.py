@@ -59,6 +59,7 @@ QUICK_PLAN = {
     "S1-recurring": ("naive",),
     "S1-poison": ("default",),
     "S2": ("frozen", "default"),
+    "S2-long": ("frozen",),
     "S3": ("memory", "default"),
 }
 
@@ -71,7 +72,7 @@ def main() -> int:
         nargs="+",
         type=_name,
         metavar="STRATEGY",
-        help="by name, or with other settings of the trainer: default+recipe.dark_alpha=3",
+        help="by name, or with other settings of the trainer: default+recipe.dark_alpha=1",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, help=f"folder of the JSON files; {RESULTS}, or none if quick")
@@ -95,7 +96,7 @@ def _all(
     for seed in seeds:
         for stream_name in options.streams:
             stream = None
-            for strategy in options.strategies or plan.get(stream_name, ()):
+            for strategy in options.strategies or plan[stream_name]:
                 if options.minutes and time.monotonic() - began > options.minutes * 60:
                     print("time is up; the same command goes on from here")
                     return 0

@@ -219,8 +219,15 @@ def _processor_seconds(result: Result) -> float:
 
 
 def _machine(runs: Runs) -> str:
-    kinds = {tuple(sorted(result.machine.items())) for results in runs.values() for result in results}
+    kinds = {
+        (*sorted(result.machine.items()), ("dtype", _dtype(result))) for results in runs.values() for result in results
+    }
     return "; ".join(", ".join(f"{key} {value}" for key, value in kind) for kind in sorted(kinds))
+
+
+def _dtype(result: Result) -> str:
+    model = result.settings.get("model")
+    return str(model["dtype"]) if isinstance(model, dict) else "not known"
 
 
 def plots(stream: str, runs: Runs, folder: Path) -> list[Path]:
@@ -234,6 +241,8 @@ def plots(stream: str, runs: Runs, folder: Path) -> list[Path]:
     along = Figure(figsize=(8, 4.5), layout="constrained")
     axes = along.subplots()
     for name, results in runs.items():
+        if "+" in name:
+            continue  # With other settings: too many to be told apart.
         curves = [_curve(result, measure) for result in results]
         length = min(map(len, curves))
         axes.plot([statistics.fmean(curve[i] for curve in curves) for i in range(length)], label=name)

@@ -150,7 +150,7 @@ STRATEGIES = {
 
 def strategy_of(name: str) -> Strategy:
     """By a name of ``STRATEGIES``, or one with settings of the trainer that are others, each after a ``+``:
-    ``default+recipe.dark_alpha=3``. What is no JSON is a string.
+    ``default+recipe.dark_alpha=1``. What is no JSON is a string.
 
     Raises:
         ValueError: there is no such strategy, or no such setting.
@@ -170,6 +170,8 @@ def strategy_of(name: str) -> Strategy:
 def _changed(curriculum: Curriculum, assignment: str) -> Curriculum:
     setting, _, value = assignment.partition("=")
     section, _, field = setting.partition(".")
+    if setting == "learning.seed":
+        raise ValueError("the seed is an argument of its own: --seeds")
     if section not in Curriculum._fields:
         raise ValueError(
             f"no setting of a strategy is called {setting}; its sections are {', '.join(Curriculum._fields)}"

@@ -16,6 +16,8 @@ from lifelong.learning.gate import (
     enough_pairs,
     is_suspect,
     judge,
+    looks_wrong,
+    of_company,
     together,
 )
 from lifelong.learning.replay import randbelow
@@ -215,11 +217,30 @@ def named(one: Claim, name: str) -> Claim:
     return msgspec.structs.replace(one, task=name, new=new, expected=expected, beside=beside)
 
 
-@pytest.mark.parametrize(("loss", "together"), [(1.2, True), (0.6, False)])
-def test_what_is_too_little_of_each_task_may_contradict_together(loss, together):
+@pytest.mark.parametrize(
+    ("new", "looks"),
+    [([0.8], True), ([0.6] * 2, True), ([0.6], False), ([0.4] * 4, False)],
+    ids=["beyond", "half, certain", "half, by chance", "less"],
+)
+def test_what_looks_wrong_is_beyond_the_tolerance_or_beyond_half_of_it_and_rather_certain(new, looks):
+    assert looks_wrong(claim(new, [0.1, 0.2, 0.3] * 2), SETTINGS) == looks
+
+
+def test_of_answers_not_known_well_company_takes_a_test():
+    narrow = claim([0.5, 0.4], [0.1, 0.2, 0.3] * 2)
+    wide = suspected(claim([0.5, 0.4, 4.0, 4.2], [0.1, 0.2, 0.3] * 2))
+    by_chance = suspected(claim([0.5, 0.4, 4.0], [0.1, 0.2, 0.3, 4.0, 5.0, 0.2]))
+    assert of_company(narrow, wide, SETTINGS) == wide
+    assert of_company(narrow, by_chance, SETTINGS) == suspected(narrow)
+    assert of_company(None, by_chance, SETTINGS) is None
+    assert of_company(None, None, SETTINGS) is None
+
+
+@pytest.mark.parametrize(("loss", "is_together"), [(1.2, True), (0.6, False)])
+def test_what_is_too_little_of_each_task_may_contradict_together(loss, is_together):
     few = [named(claim([loss, loss], [0.1, 0.2, 0.3] * 2), name) for name in "ab"]
     assert not any(contradicts(one, SETTINGS) for one in few)  # 1 of 28 ways is as bad
-    assert are_of_one_hand(few, SETTINGS) == together
+    assert are_of_one_hand(few, SETTINGS) == is_together
 
 
 def test_a_task_that_is_right_is_let_in_though_all_together_contradict():

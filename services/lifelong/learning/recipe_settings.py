@@ -27,7 +27,7 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ema_catch_up: Annotated[int, Meta(ge=0)] = 4
     """Halvings of the way from the slow weights to the fast ones, at most, until what should be known is known."""
     dark_alpha: Strength = 0.0
-    """α of DER++, the weight of the KL from what was said of an old sample when it was learnt. 3 keeps more facts in
+    """α of DER++, the weight of the KL from what was said of an old sample (``dark_when``). 3 keeps more facts in
     the weights, at half as many steps again, and of tasks with labels holds what was said too early."""
     dark_beta: Strength = 1.0
     """β of DER++, the weight of its label."""

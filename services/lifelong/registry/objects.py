@@ -25,7 +25,7 @@ class ObjectStore:
     """An ``ArtifactStore``. An object is durable and whole once its upload has returned, or it is not there.
 
     The commit point is the exclusive creation of the manifest (put-if-absent, ``If-None-Match: *`` in S3's terms). An
-    object store that would silently overwrite is refused before the first upload.
+    object store that would silently overwrite is refused before anything of a version is uploaded.
     """
 
     def __init__(self, filesystem: Any, root: str) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from lifelong.contracts.samples import Sample
-from lifelong.learning.gate import Claim, GateSettings, Losses, are_of_one_hand, contradicts, is_within, together
+from lifelong.learning.gate import (
+    Claim,
+    GateSettings,
+    Losses,
+    are_of_one_hand,
+    is_within,
+    looks_wrong,
+    of_company,
+    together,
+)
 from lifelong.trainer.judging import Judging
 from lifelong.trainer.kinds import is_single
 
@@ -33,24 +42,23 @@ def claims_of(
     looked_at = {task: judging.claim(task, by_task[task], before, judging.last_losses) for task in sorted(by_task)}
     known = [claim for claim in looked_at.values() if claim]
 
-    def measure(tasks: Iterable[str], *, is_suspected: bool = False) -> list[Claim]:
-        found = []
-        for task in tasks:
-            losses = measured([*by_task[task], *judging.of_task(task)])
-            found.append(judging.claim(task, by_task[task], losses, losses, is_suspected=is_suspected))
-        return [claim for claim in found if claim]
+    def measure(task: str, *, is_suspected: bool = False) -> Claim | None:
+        losses = measured([*by_task[task], *judging.of_task(task)])
+        return judging.claim(task, by_task[task], losses, losses, is_suspected=is_suspected)
 
-    likely = [
+    to_measure = [
         task
         for task, claim in looked_at.items()
-        if not judging.is_suspected(task) and (claim is None or is_within(claim))
+        if judging.is_suspected(task) or (claim and looks_wrong(claim, settings))
     ]
     # By half the size: of the later steps the losses are from after a step on what came first, wrong or not.
     if len(known) > 1 and not is_within(msgspec.structs.replace(together(known), is_suspected=True)):
-        likely = []
-    found = measure(task for task in looked_at if task not in likely)
-    if not are_of_one_hand(found, settings):
-        return found
-    certain = [claim for claim in found if contradicts(claim, settings)]
-    others = looked_at.keys() - {claim.task for claim in certain}
-    return certain + measure(sorted(others), is_suspected=True)
+        to_measure = list(looked_at)
+    found = {task: claim for task in to_measure if (claim := measure(task))}
+    if not are_of_one_hand(list(found.values()), settings):
+        return list(found.values())
+    for task in looked_at:
+        narrow = found.get(task) or measure(task)
+        if claim := of_company(narrow, measure(task, is_suspected=True), settings):
+            found[task] = claim
+    return [found[task] for task in sorted(found)]

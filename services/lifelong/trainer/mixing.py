@@ -15,8 +15,9 @@ _REPEATS = 4
 
 
 class Mixture:
-    """For one attempt at a micro-batch. Called with the number of a step, it draws what goes into it: a function of
-    what there is to draw from, of the seed, the version and the step."""
+    """For one attempt at a micro-batch. Called once for each step, in order, it draws what goes into it: a function of
+    what there is to draw from, of the seed, the version, the step, and of what was drawn for the steps before and how
+    likely it was."""
 
     def __init__(
         self,

@@ -107,6 +107,7 @@ def test_a_strategy_with_other_settings_is_known_by_them() -> None:
         "default+recipe.dark_alhpa=3": "unknown field `dark_alhpa`",
         "default+recipe.dark_alpha=-3": ">= 0",
         "default+recipe.dark_alpha": "Expected `float`, got `str`",
+        "default+learning.seed=5": "--seeds",
     }.items():
         with pytest.raises(ValueError, match=why):
             strategy_of(wrong)
