@@ -64,6 +64,7 @@ def table(stream: str, runs: Runs) -> str:
             "accuracy": lambda r: _in_the_end(r, "class_incremental"),
             "with the task known": lambda r: _in_the_end(r, "task_incremental"),
             "of what comes next": lambda r: prequential(r, "class_incremental"),
+            "samples refused": lambda r: _refused(r)[1],
         }
     elif stream == "S1":
         columns = {
@@ -74,6 +75,7 @@ def table(stream: str, runs: Runs) -> str:
             "plasticity": lambda r: _summary(r, "class_incremental").plasticity,
             "anytime": lambda r: _summary(r, "class_incremental").anytime_average,
             "of what comes next": lambda r: prequential(r, "class_incremental"),
+            "samples refused": lambda r: _refused(r)[1],
         }
     elif stream.startswith("S2"):
         columns = {
