@@ -47,8 +47,8 @@ def test_plain_has_nothing():
     assert slow_weights(recipe) is None
 
 
-def test_by_default_what_was_said_is_kept_and_the_slow_weights_are_served():
-    assert list(made(**msgspec.structs.asdict(RecipeSettings())).methods) == ["null space", "der", "anchor kl", "ema"]
+def test_by_default_the_bases_own_words_are_held_and_the_slow_weights_are_served():
+    assert list(made(**msgspec.structs.asdict(RecipeSettings())).methods) == ["null space", "anchor kl", "ema"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
