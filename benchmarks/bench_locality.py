@@ -1,6 +1,6 @@
 """What one fact does to the answers to other questions: efficacy and locality, as they are measured for model editing.
 
-    python benchmarks/bench_locality.py [--dtype float32] [--set learning.learning_rate=0.0005 ...]
+    python -m benchmarks.bench_locality [--dtype float32] [--set learning.learning_rate=0.0005 ...]
 
 Each fact is taught by the trainer's own code to a new line that has seen nothing else, which is the hardest case: there
 is nothing to replay but the base's own words. Then 32 other questions are asked, none of which is among the base's own
@@ -16,8 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
 import torch
+from benchmarks.assignments import changed
 
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
@@ -82,17 +82,6 @@ def answers(learner: AdapterLearner, asked: Sequence[Sequence[Message]], max_tok
 
 def is_right(question: str, answer: str) -> bool:
     return bool(OTHERS[question]) and OTHERS[question].lower() in answer.lower()
-
-
-def changed(settings: Settings, assignments: Sequence[str]) -> Settings:
-    for assignment in assignments:
-        name, _, value = assignment.partition("=")
-        section, _, field = name.partition(".")
-        fields = msgspec.to_builtins(getattr(settings, section)) | {field: msgspec.json.decode(value)}
-        settings = msgspec.structs.replace(
-            settings, **{section: msgspec.convert(fields, type(getattr(settings, section)))}
-        )
-    return settings
 
 
 def main() -> None:

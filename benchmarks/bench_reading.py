@@ -18,7 +18,8 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from benchmarks.bench_locality import answers, changed
+from benchmarks.assignments import changed
+from benchmarks.bench_locality import answers
 from benchmarks.bench_recall import WAYS, cases
 from benchmarks.learning import domains, facts, tasks
 from benchmarks.learning.remembering import Remembering

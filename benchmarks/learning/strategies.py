@@ -9,11 +9,12 @@ import dataclasses
 from typing import Literal
 
 import msgspec
+from benchmarks.assignments import changed
 
 from lifelong.learning.gate import GateSettings
 from lifelong.learning.recipe_settings import PLAIN, RecipeSettings
 from lifelong.learning.settings import LearningSettings
-from lifelong.trainer.config import Curriculum
+from lifelong.trainer.config import Curriculum, Settings
 
 _OPEN = GateSettings(
     new_tolerance_nats=1e9,
@@ -161,28 +162,13 @@ def strategy_of(name: str) -> Strategy:
     strategy = STRATEGIES[first]
     if not assignments:
         return strategy
-    curriculum = strategy.curriculum
     for assignment in assignments:
-        curriculum = _changed(curriculum, assignment)
-    return dataclasses.replace(strategy, what=f"{first} with {' and '.join(assignments)}", curriculum=curriculum)
-
-
-def _changed(curriculum: Curriculum, assignment: str) -> Curriculum:
-    setting, _, value = assignment.partition("=")
-    section, _, field = setting.partition(".")
-    if setting == "learning.seed":
-        raise ValueError("the seed is an argument of its own: --seeds")
-    if section not in Curriculum._fields:
-        raise ValueError(
-            f"no setting of a strategy is called {setting}; its sections are {', '.join(Curriculum._fields)}"
-        )
-    old = getattr(curriculum, section)
-    try:
-        decoded = msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        decoded = value
-    try:
-        new = msgspec.convert(msgspec.to_builtins(old) | {field: decoded}, type(old))
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{assignment}: {error}") from error
-    return curriculum._replace(**{section: new})
+        setting = assignment.partition("=")[0]
+        if setting == "learning.seed":
+            raise ValueError("the seed is an argument of its own: --seeds")
+        if setting.partition(".")[0] not in Curriculum._fields:
+            sections = ", ".join(Curriculum._fields)
+            raise ValueError(f"no setting of a strategy is called {setting}; its sections are {sections}")
+    settings = changed(Settings(**strategy.curriculum._asdict()), assignments)
+    what = f"{first} with {' and '.join(assignments)}"
+    return dataclasses.replace(strategy, what=what, curriculum=settings.curriculum)
