@@ -164,7 +164,7 @@ def contradicts(claim: Claim, settings: GateSettings) -> bool:
     """By size, and by a test of two groups (``paired.permutation``)."""
     if is_within(claim):
         return False
-    return claim.is_suspected or not chance(claim) > settings.contradiction_significance
+    return claim.is_suspected or not _chance(claim) > settings.contradiction_significance
 
 
 def looks_wrong(claim: Claim, settings: GateSettings) -> bool:
@@ -172,7 +172,7 @@ def looks_wrong(claim: Claim, settings: GateSettings) -> bool:
     if not is_within(claim):
         return True
     half = msgspec.structs.replace(claim, is_suspected=True)
-    return not is_within(half) and not chance(claim) > settings.significance
+    return not is_within(half) and not _chance(claim) > settings.significance
 
 
 def of_company(narrow: Claim | None, wide: Claim | None, settings: GateSettings) -> Claim | None:
@@ -182,7 +182,7 @@ def of_company(narrow: Claim | None, wide: Claim | None, settings: GateSettings)
     Args:
         narrow: with answers that are known well. wide: with all that are held out.
     """
-    if wide and not is_within(wide) and not chance(wide) > settings.significance:
+    if wide and not is_within(wide) and not _chance(wide) > settings.significance:
         return wide
     return narrow and msgspec.structs.replace(narrow, is_suspected=True)
 
@@ -264,7 +264,7 @@ def judge(
         if slice.base is not None and not after <= bound:
             reasons.append(_reason(f"{slice.name} drifted from the base", after, bound, p, len(rises)))
     for claim in claims:
-        new, p = mean(claim.new), chance(claim)
+        new, p = mean(claim.new), _chance(claim)
         scores |= {f"new:{claim.task}": new, f"expected:{claim.task}": mean(claim.expected), f"new_p:{claim.task}": p}
         if contradicts(claim, settings):
             what = f"what came of {claim.task} contradicts what is held out of it"
@@ -278,7 +278,7 @@ def _union(losses: Iterable[Losses]) -> Losses:
     return {name: loss for some in losses for name, loss in some.items()}
 
 
-def chance(claim: Claim) -> float:
+def _chance(claim: Claim) -> float:
     """That what came is so far above what is expected, each for its answer: of all ways to divide the excesses."""
     new, beside = [loss - claim.expected[name] for name, loss in claim.new.items()], list(claim.beside.values())
     return permutation(new, beside) if all(map(math.isfinite, new + beside)) else math.nan
