@@ -4,9 +4,9 @@
 
 Facts about browsers (S3), passages (S2) or labelled texts (S1; all of ``benchmarks/learning``) are taught by the
 trainer's own code, eight at a time, to a line that has seen nothing else. Before and after, the questions of
-``bench_recall.py`` are asked, of everyday life and of the demo, with corrections and with documents before them, as
-the server tells them: nothing that was learnt has to do with them. Right is an answer that has what only the memory
-says.
+``bench_recall.py`` are asked, with corrections and with documents before them, as the server tells them: those of
+everyday life have nothing to do with what was learnt, those about browsers ask as its facts do, of others. Right is an
+answer that has what only the memory says.
 
 Facts are asked besides, each as it is and with its memory; and so are 24 others that were told to the memory alone.
 Right is what greedy decoding says to the letter. All by the weights that are served.
@@ -48,8 +48,11 @@ def num_recalled(learner: AdapterLearner, kind: str) -> str:
     (way,) = [way for name, way in WAYS.items() if name.startswith(f"{kind}, told and confirmed")]
     asked = cases(16)
     said = answers(learner, [way(case) for case in asked], max_tokens=32)
-    right = sum(case.wanted.lower() in answer.lower() for case, answer in zip(asked, said, strict=True))
-    return f"{right} of {len(asked)} out of a {kind}"
+    found = []
+    for is_everyday, what in ((True, "of everyday life"), (False, "about browsers")):
+        right = [c.is_in(answer) for c, answer in zip(asked, said, strict=True) if c.is_everyday == is_everyday]
+        found.append(f"{sum(right)} of {len(right)} {what}")
+    return f"out of a {kind} {' and '.join(found)}"
 
 
 def stream(learns: str, number: int) -> list[Sample]:
@@ -80,7 +83,7 @@ def main() -> None:
     learner = AdapterLearner(base, settings.adapter, seed=0, max_tokens=settings.learning.max_tokens)
     memory = Remembering()
     memory.put(samples)
-    print(f"{base.dtype}; before: {num_recalled(learner, 'correction')}, {num_recalled(learner, 'document')}")
+    print(f"{base.dtype}; before: {num_recalled(learner, 'correction')}; {num_recalled(learner, 'document')}")
     schooling = Schooling(learner, settings.curriculum, SystemClock())
     schooling.begin(())
     if are_facts:
@@ -99,7 +102,7 @@ def main() -> None:
         print(f"{len(so_far):5}{steps:7}{tokens:8}{seconds:9.0f}{known:7}{read:17}{num_others:24}", flush=True)
     with schooling.served():
         after = [num_recalled(learner, kind) for kind in ("correction", "document")]
-    print(f"after {len(told)} {options.learns}: {', '.join(after)}")
+    print(f"after {len(told)} {options.learns}: {'; '.join(after)}")
 
 
 if __name__ == "__main__":

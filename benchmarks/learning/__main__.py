@@ -135,7 +135,8 @@ def _once(
 ) -> Result:
     strategy, stream_name = strategy_of(name), stream.name
     path = path_of(folder, stream_name, name, seed)
-    if (result := load(path)) is not None and result.settings == settings_of(stream, strategy, seed, model):
+    settings = settings_of(stream, strategy, seed, model, anchors)
+    if (result := load(path)) is not None and result.settings == settings:
         print(f"{stream_name} {name} {seed}: is there")
         return result
     tell = _teller(f"{stream_name} {name} {seed}")

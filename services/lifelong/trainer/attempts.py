@@ -79,6 +79,8 @@ class Course:
     main_tasks: Collection[str]
     """Of the whole micro-batch, also where a part of it is learnt."""
     looked_at: list[Sample]
+    held_out: Sequence[Sample]
+    """That came in it, and are judged by from the next version on: how likely they are is asked in the same pass."""
     on_step: Callable[[int], None]
     num_attempts_left: int
     """At parts, should the whole be rejected."""

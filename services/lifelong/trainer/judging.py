@@ -96,11 +96,11 @@ class Judging:
         known, suspected = dict(sorted(self._known.items())), dict(sorted(self._suspected.items()))
         return JudgingState(self.older.state(), known, self._general_base, suspected or msgspec.UNSET)
 
-    def hold_out(self, samples: Sequence[Sample], evaluate: Evaluate) -> None:
-        """After the micro-batch that they came in was learnt."""
-        losses = {name: loss for name, loss in evaluate(samples).items() if math.isfinite(loss)}
-        self._know(losses)
-        self.recent += [sample for sample in samples if sample.id in losses]
+    def hold_out(self, samples: Sequence[Sample], losses: Losses) -> None:
+        """``losses``: of these, when the micro-batch that they came in was learnt. What is no number is left out."""
+        known = {sample.id: loss for sample in samples if math.isfinite(loss := losses[sample.id])}
+        self._know(known)
+        self.recent += [sample for sample in samples if sample.id in known]
         self._age()
         self._forget_the_gone()
 

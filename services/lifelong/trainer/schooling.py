@@ -84,7 +84,7 @@ class Schooling:
 
     def _set_out(self, anchors: Sequence[Sample]) -> None:
         self.anchors = list(anchors)
-        learning = self.curriculum.learning
+        learning, learnt = self.curriculum.learning, anchor.learnt(anchors)
         self._learner.reset()  # what a method takes for the beginning must be the beginning
         self._recipe = make_recipe(
             self.curriculum.recipe,
@@ -92,7 +92,8 @@ class Schooling:
             seed=learning.seed,
             reference_tokens=learning.reference_tokens,
             tokens_per_pass=learning.tokens_per_pass,
-            inputs=lambda: self._learner.layer_inputs(anchor.learnt(self.anchors)),
+            anchors=learnt if learning.anchor_samples else (),
+            inputs=lambda: self._learner.layer_inputs(learnt),
         )
         self._slow = slow_weights(self._recipe)
 
@@ -195,7 +196,8 @@ class Schooling:
         self._keep()
         self.signals.keep({sample.id for sample in self.judging.held_out})
         if not new:
-            self._hold_out(held_out)
+            with self.served():
+                self.judging.hold_out(held_out, self._evaluate(held_out))
             verdict = Verdict(True, "nothing to learn, weights as before")
             return Report(new, held_out, [], [], num_superseded, num_skipped, None, verdict, None, 0.0, 0.0)
         course = Course(
@@ -203,6 +205,7 @@ class Schooling:
             len(new),
             main_tasks(new),
             self.judging.look({sample.task for sample in new}),
+            held_out,
             on_step,
             self.curriculum.gate.bisect_attempts,
         )
@@ -222,7 +225,7 @@ class Schooling:
         self.judging.note_claims({sample.task for sample in many}, unlikely)
         if not refused:
             # What came with something bad is most likely as bad, and would have the gate defend it from now on.
-            self._hold_out(held_out)
+            self.judging.hold_out(held_out, course.present)
         return Report(
             new,
             held_out,
@@ -236,10 +239,6 @@ class Schooling:
             course.step_seconds,
             course.gate_seconds,
         )
-
-    def _hold_out(self, samples: Sequence[Sample]) -> None:
-        with self.served():
-            self.judging.hold_out(samples, self._evaluate)
 
     def _parts(self, rejected: Attempt, course: Course) -> list[Attempt]:
         """The smallest parts that were accepted or refused, in order. A part begins where what was accepted before it
@@ -352,7 +351,8 @@ class Schooling:
     ) -> tuple[Verdict, dict[str, float], set[str]]:
         """And the losses of all that was judged, under the candidate, and the ids of what contradicts."""
         gate, share = self.curriculum.gate, len(new) / course.num_samples
-        judged = {sample.id: sample for sample in [*course.looked_at, *self.judging.of_slices(course.suspects)]}
+        suspected = self.judging.of_slices(course.suspects)
+        judged = {sample.id: sample for sample in [*course.looked_at, *course.held_out, *suspected]}
         with self.served():
             after = self._evaluate(list(judged.values()))
             slices = self.judging.slices(after, {}, (), course.main_tasks)

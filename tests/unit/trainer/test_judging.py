@@ -20,6 +20,10 @@ def evaluate(loss: float = 1.0):
     return lambda samples: {sample.id: loss for sample in samples}
 
 
+def hold_out(judging: Judging, samples, loss: float = 1.0) -> None:
+    judging.hold_out(samples, evaluate(loss)(samples))
+
+
 @pytest.fixture
 def of_task(new_sample):
     def make(task: str, first: int, number: int):
@@ -33,7 +37,7 @@ def judging(of_task):
     """Ten held out of two tasks, one text, no probes."""
     found = Judging(SETTINGS, seed=0)
     found.begin([msgspec.structs.replace(of_task("anchor", 90, 1)[0], id="anchor-2")], evaluate(0.5))
-    found.hold_out([*of_task("a", 0, 5), *of_task("b", 10, 5)], evaluate())
+    hold_out(found, [*of_task("a", 0, 5), *of_task("b", 10, 5)])
     return found
 
 
@@ -44,7 +48,7 @@ def ids(samples) -> list[str]:
 def test_the_newest_are_recent_and_the_others_older(judging, of_task):
     assert ids(judging.recent) == ["0-11-0", "0-12-0", "0-13-0", "0-14-0"]
     assert sorted(ids(judging.older.samples)) == ["0-0-0", "0-1-0", "0-10-0", "0-2-0", "0-3-0", "0-4-0"]
-    judging.hold_out(of_task("c", 20, 4), evaluate())
+    hold_out(judging, of_task("c", 20, 4))
     assert {sample.task for sample in judging.recent} == {"c"}
     # Half of the older ones are now of the other task: each has its share.
     assert sorted(sample.task for sample in judging.older.samples) == ["a"] * 3 + ["b"] * 3
@@ -106,7 +110,7 @@ def test_tasks_of_which_hardly_anything_comes_are_others(of_task):
 
 
 def test_what_has_no_finite_loss_is_not_judged_by(judging, of_task):
-    judging.hold_out(of_task("c", 20, 1), evaluate(float("nan")))
+    hold_out(judging, of_task("c", 20, 1), float("nan"))
     judging.add_probes(of_task("d", 21, 1), evaluate(float("inf")))
     assert not {"c", "d"} & {sample.task for sample in (*judging.recent, *judging.probes)}
 
@@ -158,8 +162,8 @@ def test_the_state_comes_back(judging, of_task):
     other.load(state, judging.recent, judging.older.samples, judging.probes, judging._general, unasked)
     assert other.state() == judging.state()
     assert other.look({"b"}) == judging.look({"b"})
-    other.hold_out(of_task("c", 20, 3), evaluate())
-    judging.hold_out(of_task("c", 20, 3), evaluate())
+    hold_out(other, of_task("c", 20, 3))
+    hold_out(judging, of_task("c", 20, 3))
     assert other.state() == judging.state()
 
 
@@ -183,8 +187,8 @@ def labelled(new_sample):
 def of_labels(labelled):
     """Held out: five of x, which is known well, two of y, which is not."""
     found = Judging(msgspec.structs.replace(SETTINGS, recent_capacity=20), seed=0)
-    found.hold_out(labelled("x", 0, 5), evaluate(0.2))
-    found.hold_out(labelled("y", 10, 2), evaluate(1.5))
+    hold_out(found, labelled("x", 0, 5), 0.2)
+    hold_out(found, labelled("y", 10, 2), 1.5)
     return found
 
 
@@ -222,7 +226,7 @@ def test_under_suspicion_all_that_is_held_out_counts_and_the_tolerance_grows(of_
 
 def test_of_too_little_or_switched_off_nothing_is_claimed(labelled, of_labels):
     few = Judging(SETTINGS, seed=0)
-    few.hold_out(labelled("x", 0, 4), evaluate(0.2))
+    hold_out(few, labelled("x", 0, 4), 0.2)
     assert claim_of(few, labelled("x", 20, 2)) is None
     off = Judging(msgspec.structs.replace(SETTINGS, known_nats=0), seed=0)
     off.load(of_labels.state(), of_labels.recent, of_labels.older.samples, (), (), evaluate())
@@ -230,9 +234,9 @@ def test_of_too_little_or_switched_off_nothing_is_claimed(labelled, of_labels):
 
 
 def test_a_single_sample_of_an_answer_is_not_enough_to_know_it_well(of_labels, labelled):
-    of_labels.hold_out(labelled("z", 50, 1), evaluate(0.1))
+    hold_out(of_labels, labelled("z", 50, 1), 0.1)
     assert claim_of(of_labels, labelled("z", 60, 2)) is None
-    of_labels.hold_out(labelled("z", 51, 1), evaluate(0.5))
+    hold_out(of_labels, labelled("z", 51, 1), 0.5)
     claim = claim_of(of_labels, labelled("z", 60, 2))
     assert claim.expected == {"0-60-0": pytest.approx(0.3), "0-61-0": pytest.approx(0.3)}
     assert claim.beside["0-50-0"] == pytest.approx(-0.4)
