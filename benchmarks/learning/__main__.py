@@ -135,8 +135,7 @@ def _once(
 ) -> Result:
     strategy, stream_name = strategy_of(name), stream.name
     path = path_of(folder, stream_name, name, seed)
-    settings = settings_of(stream, strategy, seed, model, anchors)
-    if (result := load(path)) is not None and result.settings == settings:
+    if (result := load(path)) is not None and result.settings == settings_of(stream, strategy, seed, model):
         print(f"{stream_name} {name} {seed}: is there")
         return result
     tell = _teller(f"{stream_name} {name} {seed}")

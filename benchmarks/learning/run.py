@@ -95,9 +95,7 @@ class Result(msgspec.Struct, frozen=True):
     """Of the code that learnt; with a ``+`` where it was changed since. Empty: not known."""
 
 
-def settings_of(
-    stream: Stream, strategy: Strategy, seed: int, model: ModelSettings, anchors: Sequence[Sample] = ()
-) -> dict[str, object]:
+def settings_of(stream: Stream, strategy: Strategy, seed: int, model: ModelSettings) -> dict[str, object]:
     """All that a result depends on, but for the data themselves."""
     samples = [sample.id for phase in stream.phases for sample in phase.samples]
     tests = {task: len(found) for task, found in stream.tests.items()}
@@ -115,9 +113,6 @@ def settings_of(
     }
     if num_poisoned := sum(name.startswith(POISON) for name in samples):
         found["num_poisoned"] = num_poisoned
-    if strategy.learns and strategy.curriculum.learning.anchor_samples:
-        num_texts = sum(anchor.text is not None for anchor in anchors)
-        found["num_anchors"] = {"answers": len(anchors) - num_texts, "texts": num_texts}
     if strategy.guesses_by:
         found["guesses_by"] = strategy.guesses_by
     if strategy.avalanche:
@@ -193,7 +188,7 @@ def run(
         stream.name,
         name,
         seed,
-        settings_of(stream, strategy, seed, model, anchors),
+        settings_of(stream, strategy, seed, model),
         machine(),
         tuple(examinations),
         tuple(progress),

@@ -71,24 +71,6 @@ def test_the_base_is_asked_once():
     assert sorted(kept) == [f"ids/{ANCHOR.id}", f"logprobs/{ANCHOR.id}"]
 
 
-def test_all_that_will_be_mixed_in_is_asked_together():
-    learner, method = ToyLearner(), AnchorKl(strength=1.0, anchors=[ANCHOR, TEXT])
-    asked = []
-    logits = learner.logits
-    learner.logits = lambda samples, *, base=False: (
-        asked.append(len(samples) if base else 0) or logits(samples, base=base)
-    )
-    method.begin(learner, [SAMPLE], 1)
-    loss(method, learner, [ANCHOR])
-    loss(method, learner, [TEXT])
-    method.begin(learner, [SAMPLE], 2)
-    assert asked == [2, 0, 0]
-    one_by_one = AnchorKl(strength=1.0)
-    for each in (ANCHOR, TEXT):
-        loss(one_by_one, learner, [each])
-    assert same(method.state(), one_by_one.state())
-
-
 def test_steps_along_it_lead_back_to_the_base():
     learner, method = ToyLearner(), AnchorKl(strength=1.0)
     first = loss(method, learner, [ANCHOR])[0].item()

@@ -29,31 +29,16 @@ class AnchorKl(Method):
     """
     Args:
         strength: α. beta: β; with 0 no answer is learnt as such.
-        anchors: that will be mixed in. The base is asked for them together, when the first micro-batch begins: one by
-            one it takes several times as long. Others are asked for as they come.
     """
 
-    def __init__(
-        self,
-        *,
-        strength: float,
-        beta: float = 0.0,
-        anchors: Sequence[Sample] = (),
-        num_kept: int = 32,
-        tokens_per_pass: int = 512,
-    ) -> None:
+    def __init__(self, *, strength: float, beta: float = 0.0, num_kept: int = 32, tokens_per_pass: int = 512) -> None:
         if strength < 0:
             raise ValueError(f"strength must not be negative, got {strength}")
         self._strength = strength
         self._beta = beta
-        self._anchors = anchors
         self._num_kept = num_kept
         self._tokens_per_pass = tokens_per_pass
         self._base: dict[str, Predictions] = {}
-
-    def begin(self, learner: Learner, new: Sequence[Sample], version: int) -> None:
-        if self._strength:
-            self._ask(learner, [anchor for anchor in self._anchors if anchor.id not in self._base])
 
     def loss(self, learner: Learner, samples: Sequence[Sample], predicted: Logits, loss_S: Tensor) -> Tensor:
         if not self._strength:

@@ -84,7 +84,7 @@ class Schooling:
 
     def _set_out(self, anchors: Sequence[Sample]) -> None:
         self.anchors = list(anchors)
-        learning, learnt = self.curriculum.learning, anchor.learnt(anchors)
+        learning = self.curriculum.learning
         self._learner.reset()  # what a method takes for the beginning must be the beginning
         self._recipe = make_recipe(
             self.curriculum.recipe,
@@ -92,8 +92,7 @@ class Schooling:
             seed=learning.seed,
             reference_tokens=learning.reference_tokens,
             tokens_per_pass=learning.tokens_per_pass,
-            anchors=learnt if learning.anchor_samples else (),
-            inputs=lambda: self._learner.layer_inputs(learnt),
+            inputs=lambda: self._learner.layer_inputs(anchor.learnt(self.anchors)),
         )
         self._slow = slow_weights(self._recipe)
 
