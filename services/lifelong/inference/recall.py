@@ -2,8 +2,8 @@
 
 A memory becomes a turn of the conversation, told and confirmed just before the question at hand: a small model takes up
 what it "said" itself far sooner than what a system prompt tells it. Right answers of SmolLM2-135M to the 80 questions
-of ``benchmarks/bench_recall.py``, from corrections: told and confirmed 71, a system note 63, plain turns 60, in the
-question 40; from texts: told and confirmed 69, a system note 62, in the question 53.
+of ``benchmarks/bench_recall.py``, from corrections: told and confirmed 74, a system note 62, plain turns 61, in the
+question 39; from texts: told and confirmed 72, a system note 63, an earlier answer 60, in the question 53.
 """
 
 from __future__ import annotations
