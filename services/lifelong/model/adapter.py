@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import peft
 import safetensors.torch
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -65,6 +67,27 @@ def add_adapter(base: BaseModel, settings: AdapterSettings, *, seed: int) -> Any
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return model
+
+
+def adapted_layers(model: Any) -> list[BaseTunerLayer]:
+    """The layers that the adapter sits on."""
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+@contextmanager
+def without_adapter(layers: Sequence[BaseTunerLayer]) -> Iterator[None]:
+    """Inside, the model is the base.
+
+    As ``PeftModel.disable_adapter``, which first looks for all its layers and at the state of each: for a small model
+    that takes as long as the pass of a short sample.
+    """
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def adapter_parameters(model: Any) -> dict[str, nn.Parameter]:

@@ -14,7 +14,14 @@ from torch import nn
 from lifelong.contracts.events import Message
 from lifelong.contracts.samples import Sample
 from lifelong.learning.base import Logits, chunks
-from lifelong.model.adapter import adapter_parameters, adapter_state, add_adapter, load_adapter_state
+from lifelong.model.adapter import (
+    adapted_layers,
+    adapter_parameters,
+    adapter_state,
+    add_adapter,
+    load_adapter_state,
+    without_adapter,
+)
 from lifelong.model.base import BaseModel
 from lifelong.model.packing import pack
 from lifelong.model.settings import AdapterSettings
@@ -40,6 +47,7 @@ class AdapterLearner:
         self.base = base
         self.model: Any = add_adapter(base, settings, seed=seed)
         self._parameters = adapter_parameters(self.model)
+        self._adapted = adapted_layers(self.model)
         self._fresh = adapter_state(self.model)
         self._max_tokens = min(max_tokens, base.max_context)
         self._encode = lru_cache(maxsize=1024)(self._encode_sample)
@@ -64,7 +72,7 @@ class AdapterLearner:
 
     def logits(self, samples: Sequence[Sample], *, base: bool = False) -> Logits:
         encoded = [self._encode(sample) for sample in samples]
-        with self.model.disable_adapter() if base else nullcontext():
+        with without_adapter(self._adapted) if base else nullcontext():
             return self._packed_logits(encoded) if self._packs else self._batched_logits(encoded)
 
     def _packed_logits(self, encoded: Sequence[Encoded]) -> Logits:
@@ -174,7 +182,7 @@ class AdapterLearner:
         padded = [[pad] * (width - len(row)) + row for row in rows]
         mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
         how = {"temperature": 1.0, "top_p": 1.0, "top_k": 0} if do_sample else dict.fromkeys(_SAMPLING)
-        with self.model.disable_adapter():
+        with without_adapter(self._adapted):
             ids = self.model.generate(
                 input_ids=torch.tensor(padded, device=self.base.device),
                 attention_mask=torch.tensor(mask, device=self.base.device),

@@ -13,12 +13,10 @@ from lifelong.errors import FencedError, MissingPartError, RegistryError, Unknow
 from lifelong.registry import layout
 
 _PROBE = "exclusive-creation"
-_REFUSALS = (TypeError, ValueError, NotImplementedError)
-"""Caught, never raised here: how a driver of somebody else says that it cannot create exclusively. Its ``pipe_file``
-has no such argument (TypeError), does not know its value (ValueError), or was not written, as of drivers that only read
-(NotImplementedError, which fsspec raises in its place). Uncaught it would count as a network that is away, and be tried
-for ever.
-"""
+
+
+class _CannotError(RegistryError):
+    """The driver cannot do what it is told, which no waiting mends."""
 
 
 class ObjectStore:
@@ -104,8 +102,8 @@ class ObjectStore:
         try:
             self._create(path, b"")
             exclusive = not self._create(path, b"")
-        except _REFUSALS as error:
-            raise self._not_exclusive(str(error)) from error
+        except _CannotError as error:
+            raise self._not_exclusive(str(error.__cause__)) from error
         if not exclusive:
             raise self._not_exclusive("it overwrote an object that it was told to create")
         self._probed = True
@@ -156,8 +154,12 @@ def _remote_errors(path: str) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise RegistryError(f"{path}: {error}; check credentials and rights of artifacts.url") from error
-    except _REFUSALS:
-        raise
+    except (TypeError, ValueError, NotImplementedError) as error:
+        # It has no such argument, does not know its value, or has not written the method (fsspec raises the last).
+        raise _CannotError(
+            f"{path}: {type(error).__name__}: {error}; this driver of fsspec cannot do that: use a newer one, or point "
+            "artifacts.url elsewhere"
+        ) from error
     except Exception as error:
         # Each driver has its own errors for a network that is away, few of them an OSError.
         raise UnreachableError(

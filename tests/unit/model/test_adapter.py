@@ -8,6 +8,7 @@ import torch
 
 from lifelong.errors import CorruptVersionError
 from lifelong.model.adapter import (
+    adapted_layers,
     adapter_files,
     adapter_parameters,
     adapter_state,
@@ -16,6 +17,7 @@ from lifelong.model.adapter import (
     pack_state,
     unpack_settings,
     unpack_state,
+    without_adapter,
 )
 from lifelong.model.base import BaseModel, load_base
 from lifelong.model.hashing import combined_sha256, tensor_hashes, weights_sha256
@@ -44,6 +46,22 @@ def test_a_fresh_adapter_changes_nothing_and_sits_on_the_upper_layers(tiny: Base
     assert layers == {1, 2, 3}
     assert len(names) == 3 * 7 * 2
     assert not any("embed" in name or "lm_head" in name for name in names)
+
+
+def test_without_the_adapter_it_is_the_base_and_then_learns_on(tiny: BaseModel) -> None:
+    base = tiny.model(IDS).logits
+    model = add_adapter(tiny, SETTINGS, seed=3)
+    _changed(model)
+    learnt = model(IDS).logits
+    layers = adapted_layers(model)
+    with without_adapter(layers):
+        assert torch.equal(model(IDS).logits, base)
+    assert torch.equal(model(IDS).logits, learnt)
+    # Between a pass and its gradient the base may be asked.
+    with without_adapter(layers):
+        model(IDS)
+    learnt.sum().backward()
+    assert all(parameter.grad is not None for parameter in adapter_parameters(model).values())
 
 
 def test_only_the_adapter_learns_and_it_is_float32_on_a_bfloat16_base(tiny_folder: Path) -> None:

@@ -98,6 +98,21 @@ def test_rights_are_not_a_matter_of_time() -> None:
         ObjectStore(filesystem, "/bucket").put(new_folder("lifelong", 1, 1), {"a": b"1"})
 
 
+@pytest.mark.parametrize("error", [TypeError, ValueError, NotImplementedError])
+def test_what_a_driver_cannot_do_is_not_a_matter_of_time(error: type[Exception]) -> None:
+    class Unable(Filesystem):
+        def cat_file(self, path: str, **kwargs: Any) -> bytes:
+            raise error("no such thing")
+
+        def ls(self, path: str, **kwargs: Any) -> list[Any]:
+            raise error("no such thing")
+
+    store = ObjectStore(Unable(), "/bucket")
+    for read in (lambda: store.manifest("lifelong", 1), lambda: store.numbers("lifelong")):
+        with pytest.raises(RegistryError, match=r"no such thing.*artifacts\.url"):
+            read()
+
+
 def test_a_commit_whose_answer_was_lost_has_happened() -> None:
     class Forgetful(Filesystem):
         def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
