@@ -131,9 +131,8 @@ BEGINNINGS = (
     "The", "In", "It", "When", "There", "He", "She", "After", "A", "For", "This", "As", "Most", "Many", "I", "We",
     "Although", "One", "At", "To", "If", "They", "During", "On", "My", "According", "What", "You", "With", "However",
     "Some", "By", "How", "His", "Because", "Its",
-) * 2  # fmt: skip
-"""Of text: from there on the base writes what it likes, something else each time. Of few texts the model comes to know
-just these, and loses more of all others."""
+)  # fmt: skip
+"""Of text: from there on the base writes what it likes."""
 _NUM_JUDGED = 12
 """Of the answers, and of the texts; of few a third."""
 
