@@ -84,10 +84,10 @@ class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Held-out samples, of all tasks together, that count as recent: the newest ones."""
     older_capacity: Annotated[int, Meta(ge=0)] = 64
     """Held-out samples that were recent once: a reservoir with as many of each task as possible."""
-    judged_samples: Annotated[int, Meta(ge=0)] = 4
+    judged_samples: Annotated[int, Meta(ge=0)] = 3
     """Held-out samples and general texts that every version is looked at with, each time those that waited longest.
     A pass forward for each. Probes come on top: they are few, and each was asked for."""
-    judged_new: Annotated[int, Meta(ge=1)] = 2
+    judged_new: Annotated[int, Meta(ge=1)] = 1
     """New samples of a micro-batch that are scored again when it was learnt; if they have become less likely beyond the
     tolerance, all are. Of those that should be known all are in any case."""
     bisect_attempts: Annotated[int, Meta(ge=0)] = 6

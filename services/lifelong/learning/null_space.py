@@ -16,7 +16,7 @@ null space has a share ε of the energy left in it: where there is none at all, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -48,37 +48,39 @@ class NullSpace(Method):
                 "recipe.null_space needs an adapter, and what its layers are given at the base's own words, of which "
                 "there are none; set it to 0"
             )
-        found: dict[int, Tensor] = {}
-        self._used: Gradients = {}
-        """U by the name of A, (D, K)."""
+        groups: dict[int, tuple[list[str], Tensor]] = {}
         for name in names:
             inputs_ND = inputs[name]
-            if id(inputs_ND) not in found:
-                found[id(inputs_ND)] = used_directions(inputs_ND, energy)
-            if found[id(inputs_ND)].shape[1]:
-                self._used[name] = found[id(inputs_ND)]
+            if id(inputs_ND) not in groups:
+                groups[id(inputs_ND)] = [], used_directions(inputs_ND, energy)
+            groups[id(inputs_ND)][0].append(name)
+        self._used = [(some, used_DK) for some, used_DK in groups.values() if used_DK.shape[1]]
+        """(names of A, U, (D, K)): those that are given the same together, for to read U takes longest."""
         self._before: Gradients = {}
         with torch.no_grad():
-            for name, used_DK in self._used.items():
-                a_RD = parameters[name]
-                length_R1 = a_RD.norm(dim=1, keepdim=True)
-                _project(a_RD, used_DK)
-                a_RD.mul_(length_R1 / a_RD.norm(dim=1, keepdim=True).clamp(min=1e-12))
+            for some, used_DK in self._used:
+                given = [parameters[name] for name in some]
+                lengths = [a_RD.norm(dim=1, keepdim=True) for a_RD in given]
+                _project(given, used_DK)
+                for a_RD, length_R1 in zip(given, lengths, strict=True):
+                    a_RD.mul_(length_R1 / a_RD.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
     @torch.no_grad()
     def before_update(self, learner: Learner) -> None:
-        for name, used_DK in self._used.items():
-            if (gradient := learner.parameters[name].grad) is not None:
-                _project(gradient, used_DK)
-                # What the optimizer makes of it, element by element, points elsewhere again.
-                self._before[name] = learner.parameters[name].detach().clone()
+        for names, used_DK in self._used:
+            moving = {name: a_RD for name in names if (a_RD := learner.parameters[name]).grad is not None}
+            _project([a_RD.grad for a_RD in moving.values() if a_RD.grad is not None], used_DK)
+            # What the optimizer makes of it, element by element, points elsewhere again.
+            self._before |= {name: a_RD.detach().clone() for name, a_RD in moving.items()}
 
     @torch.no_grad()
     def after_update(self, learner: Learner, num_tokens: int) -> None:
-        for name, before_RD in self._before.items():
-            step_RD = learner.parameters[name] - before_RD
-            _project(step_RD, self._used[name])
-            learner.parameters[name].copy_(before_RD + step_RD)
+        for names, used_DK in self._used:
+            moved = [name for name in names if name in self._before]
+            steps = [learner.parameters[name] - self._before[name] for name in moved]
+            _project(steps, used_DK)
+            for name, step_RD in zip(moved, steps, strict=True):
+                learner.parameters[name].copy_(self._before[name] + step_RD)
         self._before = {}
 
 
@@ -99,6 +101,11 @@ def used_directions(inputs_ND: Tensor, energy: float) -> Tensor:
     return directions_DK
 
 
-def _project(rows_RD: Tensor, used_DK: Tensor) -> None:
-    """In place: what is left without these directions."""
-    rows_RD.sub_((rows_RD @ used_DK) @ used_DK.T)
+def _project(some: Sequence[Tensor], used_DK: Tensor) -> None:
+    """Each in place, (R, D): what is left without these directions."""
+    if not some:
+        return
+    rows_RD = torch.cat(list(some))
+    used_RD = (rows_RD @ used_DK) @ used_DK.T
+    for each, used in zip(some, torch.split(used_RD, [len(each) for each in some]), strict=True):
+        each.sub_(used)

@@ -34,7 +34,7 @@ class RecipeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dark_when: Literal["learnt", "replayed"] = "replayed"
     """What is said of a sample is taken down: right after it was learnt, or, for nothing, when it is first replayed."""
     anchor_kl: Strength = 3.0
-    """α of KL(base ‖ model) on the base's own words, ``learning.anchor_samples``. 0: they are learnt like
+    """α of KL(base ‖ model) on the base's own words, ``learning.anchor_samples`` in each step. 0: they are learnt like
     any text."""
     anchor_ce: Strength = 1.0
     """β of the cross-entropy beside it, of those that are answers. With 0 one fact, learnt by a new line until it is

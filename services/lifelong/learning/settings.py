@@ -60,9 +60,7 @@ class LearningSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the base's own words while there are none. Measured on 12 facts that are alike, one after the other, with
     SmolLM2-135M and a rate of 2e-3: right at the end are 6 with 2 old ones, 10 with 4."""
     anchor_samples: Annotated[int, Meta(ge=0)] = 1
-    """Answers and texts of the base itself mixed into a step."""
-    anchor_every: Annotated[int, Meta(ge=1)] = 2
-    """Steps of which one has them. What is learnt until it is known has them in each."""
+    """Answers and texts of the base itself mixed into each step."""
     reading_samples: Annotated[int, Meta(ge=0)] = 1
     """Of facts and corrections, told as a memory and asked at once, in each step of a micro-batch that has such: else
     the model unlearns to heed what the memory tells it."""

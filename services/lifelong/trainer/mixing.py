@@ -55,11 +55,8 @@ class Mixture:
         drawn = self._replay.draw(self._num_old, version=self._version, step=step, known=self._known())
         self._repeated.update(sample.id for sample in drawn)
         self.drawn.update((sample.id, sample) for sample in drawn)
-        num_anchors = 0
-        if s.anchor_samples:
-            is_due = bool(self._to_know) or (self._version + step) % s.anchor_every == 0
-            # A young line has little to replay: the base's own words take its place.
-            num_anchors = self._num_old - len(drawn) + (s.anchor_samples if is_due else 0)
+        # A young line has little to replay: the base's own words take its place.
+        num_anchors = s.anchor_samples + self._num_old - len(drawn) if s.anchor_samples else 0
         where = {"seed": s.seed, "version": self._version, "step": step}
         anchors = anchor.draw(self._anchors, num_anchors, **where)
         return [*drawn, *anchors, *reading.draw(self._to_know, s.reading_samples, **where)]

@@ -11,7 +11,7 @@ from lifelong.learning.replay import BalancedReservoir
 from lifelong.learning.settings import LearningSettings
 from lifelong.trainer.mixing import Mixture
 
-SETTINGS = LearningSettings(anchor_samples=1, anchor_every=1, reading_samples=0)
+SETTINGS = LearningSettings(anchor_samples=1, reading_samples=0)
 
 
 @pytest.fixture
@@ -43,18 +43,6 @@ def test_the_bases_own_words_take_the_place_of_old_samples_that_are_not_there(an
     assert Counter(s.task for s in mixture(young, anchors)(0)) == {"anchor": 3}
     young.add(new_sample(0))
     assert Counter(s.task == "anchor" for s in mixture(young, anchors)(0)) == {True: 2, False: 1}
-
-
-def test_only_some_steps_have_the_bases_own_words_unless_there_are_facts_to_learn(replay, anchors, facts):
-    seldom = msgspec.structs.replace(SETTINGS, anchor_every=3)
-
-    def numbers(to_know, *, first_step=0):
-        mix = Mixture(replay, anchors, to_know, seldom, version=4, num_old=2, first_step=first_step)
-        return [sum(s.task == "anchor" for s in mix(step)) for step in range(6)]
-
-    assert numbers([]) == [0, 0, 1, 0, 0, 1]
-    assert numbers([], first_step=1) == [0, 1, 0, 0, 1, 0]
-    assert numbers(facts[:1]) == [1] * 6
 
 
 def test_a_fact_that_is_known_no_more_goes_first_four_times_or_until_it_is_known(replay, anchors, facts):
