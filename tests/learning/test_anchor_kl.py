@@ -7,6 +7,7 @@ import torch
 from tests.learning.toy import ToyLearner, copy_of, same, toy_anchor, toy_sample
 from torch.nn import functional as F
 
+from lifelong.learning import anchor_kl as module
 from lifelong.learning.anchor_kl import AnchorKl
 from lifelong.learning.losses import sample_losses
 
@@ -69,6 +70,24 @@ def test_the_base_is_asked_once():
     assert asked == [False]
     assert same(method.state(), kept)
     assert sorted(kept) == [f"ids/{ANCHOR.id}", f"logprobs/{ANCHOR.id}"]
+
+
+def test_some_that_will_come_are_asked_for_in_the_same_pass(monkeypatch):
+    monkeypatch.setattr(module, "_AT_ONCE", 3)
+    anchors = [toy_anchor(number) for number in range(5)]
+    learner, method = ToyLearner(), AnchorKl(strength=1.0, anchors=anchors)
+    asked = []
+    logits = learner.logits
+    learner.logits = lambda samples, *, base=False: (
+        (asked.append([sample.id for sample in samples]) if base else None) or logits(samples, base=base)
+    )
+    for each in (2, 0, 4, 3, 1):
+        loss(method, learner, [anchors[each]])
+    assert asked == [[anchors[each].id for each in some] for some in ((2, 0, 1), (4, 3))]
+    one_by_one = AnchorKl(strength=1.0)
+    for each in anchors:
+        loss(one_by_one, learner, [each])
+    assert same(method.state(), one_by_one.state())
 
 
 def test_steps_along_it_lead_back_to_the_base():

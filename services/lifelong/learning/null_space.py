@@ -16,7 +16,7 @@ null space has a share ε of the energy left in it: where there is none at all, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -61,26 +61,26 @@ class NullSpace(Method):
             for some, used_DK in self._used:
                 given = [parameters[name] for name in some]
                 lengths = [a_RD.norm(dim=1, keepdim=True) for a_RD in given]
-                _project(given, used_DK)
-                for a_RD, length_R1 in zip(given, lengths, strict=True):
+                for a_RD, in_use_RD, length_R1 in zip(given, _in_use(given, used_DK), lengths, strict=True):
+                    a_RD.sub_(in_use_RD)
                     a_RD.mul_(length_R1 / a_RD.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
     @torch.no_grad()
     def before_update(self, learner: Learner) -> None:
         for names, used_DK in self._used:
-            moving = {name: a_RD for name in names if (a_RD := learner.parameters[name]).grad is not None}
-            _project([a_RD.grad for a_RD in moving.values() if a_RD.grad is not None], used_DK)
+            gradients = {name: g for name in names if (g := learner.parameters[name].grad) is not None}
+            for gradient, in_use_RD in zip(gradients.values(), _in_use(gradients.values(), used_DK), strict=True):
+                gradient.sub_(in_use_RD)
             # What the optimizer makes of it, element by element, points elsewhere again.
-            self._before |= {name: a_RD.detach().clone() for name, a_RD in moving.items()}
+            self._before |= {name: learner.parameters[name].detach().clone() for name in gradients}
 
     @torch.no_grad()
     def after_update(self, learner: Learner, num_tokens: int) -> None:
         for names, used_DK in self._used:
             moved = [name for name in names if name in self._before]
             steps = [learner.parameters[name] - self._before[name] for name in moved]
-            _project(steps, used_DK)
-            for name, step_RD in zip(moved, steps, strict=True):
-                learner.parameters[name].copy_(self._before[name] + step_RD)
+            for name, in_use_RD in zip(moved, _in_use(steps, used_DK), strict=True):
+                learner.parameters[name].sub_(in_use_RD)
         self._before = {}
 
 
@@ -101,11 +101,9 @@ def used_directions(inputs_ND: Tensor, energy: float) -> Tensor:
     return directions_DK
 
 
-def _project(some: Sequence[Tensor], used_DK: Tensor) -> None:
-    """Each in place, (R, D): what is left without these directions."""
-    if not some:
-        return
-    rows_RD = torch.cat(list(some))
-    used_RD = (rows_RD @ used_DK) @ used_DK.T
-    for each, used in zip(some, torch.split(used_RD, [len(each) for each in some]), strict=True):
-        each.sub_(used)
+def _in_use(some: Iterable[Tensor], used_DK: Tensor) -> Sequence[Tensor]:
+    """Of each, (R, D), what lies in these directions."""
+    given = list(some)
+    if not given:
+        return []
+    return torch.split((torch.cat(given) @ used_DK) @ used_DK.T, [len(each) for each in given])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
+from lifelong.contracts.samples import Sample
 from lifelong.learning import agem
 from lifelong.learning.anchor_kl import AnchorKl
 from lifelong.learning.der import DarkReplay
@@ -30,11 +31,13 @@ def make_recipe(
     seed: int,
     reference_tokens: int,
     tokens_per_pass: int,
+    anchors: Sequence[Sample] = (),
     inputs: Callable[[], Mapping[str, Tensor]] = dict,
 ) -> Recipe:
     """The parameters as they are when a line begins; what the methods have learnt since is then loaded.
 
     Args:
+        anchors: the base's own words that will be mixed in.
         inputs: what the base's layers are given at its own words, by the name of the lora_A there. Asked for a null
             space.
 
@@ -55,7 +58,7 @@ def make_recipe(
     if s.dark_alpha:
         methods["der"] = DarkReplay(alpha=s.dark_alpha, beta=s.dark_beta, when=s.dark_when, **keeping)
     if s.anchor_kl:
-        methods["anchor kl"] = AnchorKl(strength=s.anchor_kl, beta=s.anchor_ce, **keeping)
+        methods["anchor kl"] = AnchorKl(strength=s.anchor_kl, beta=s.anchor_ce, anchors=anchors, **keeping)
     if s.lwf_strength:
         methods["lwf"] = LearningWithoutForgetting(
             parameters, strength=s.lwf_strength, temperature=s.lwf_temperature, every=s.lwf_every, **keeping

@@ -84,7 +84,7 @@ class Schooling:
 
     def _set_out(self, anchors: Sequence[Sample]) -> None:
         self.anchors = list(anchors)
-        learning = self.curriculum.learning
+        learning, learnt = self.curriculum.learning, anchor.learnt(anchors)
         self._learner.reset()  # what a method takes for the beginning must be the beginning
         self._recipe = make_recipe(
             self.curriculum.recipe,
@@ -92,7 +92,8 @@ class Schooling:
             seed=learning.seed,
             reference_tokens=learning.reference_tokens,
             tokens_per_pass=learning.tokens_per_pass,
-            inputs=lambda: self._learner.layer_inputs(anchor.learnt(self.anchors)),
+            anchors=learnt,
+            inputs=lambda: self._learner.layer_inputs(learnt),
         )
         self._slow = slow_weights(self._recipe)
 
