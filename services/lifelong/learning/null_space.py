@@ -16,7 +16,7 @@ null space has a share ε of the energy left in it: where there is none at all, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -48,39 +48,37 @@ class NullSpace(Method):
                 "recipe.null_space needs an adapter, and what its layers are given at the base's own words, of which "
                 "there are none; set it to 0"
             )
-        groups: dict[int, tuple[list[str], Tensor]] = {}
+        found: dict[int, Tensor] = {}
+        self._used: Gradients = {}
+        """U by the name of A, (D, K)."""
         for name in names:
             inputs_ND = inputs[name]
-            if id(inputs_ND) not in groups:
-                groups[id(inputs_ND)] = [], used_directions(inputs_ND, energy)
-            groups[id(inputs_ND)][0].append(name)
-        self._used = [(some, used_DK) for some, used_DK in groups.values() if used_DK.shape[1]]
-        """(names of A, U, (D, K)): those that are given the same together, for to read U takes longest."""
+            if id(inputs_ND) not in found:
+                found[id(inputs_ND)] = used_directions(inputs_ND, energy)
+            if found[id(inputs_ND)].shape[1]:
+                self._used[name] = found[id(inputs_ND)]
         self._before: Gradients = {}
         with torch.no_grad():
-            for some, used_DK in self._used:
-                given = [parameters[name] for name in some]
-                lengths = [a_RD.norm(dim=1, keepdim=True) for a_RD in given]
-                for a_RD, in_use_RD, length_R1 in zip(given, _in_use(given, used_DK), lengths, strict=True):
-                    a_RD.sub_(in_use_RD)
-                    a_RD.mul_(length_R1 / a_RD.norm(dim=1, keepdim=True).clamp(min=1e-12))
+            for name, used_DK in self._used.items():
+                a_RD = parameters[name]
+                length_R1 = a_RD.norm(dim=1, keepdim=True)
+                _project(a_RD, used_DK)
+                a_RD.mul_(length_R1 / a_RD.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
     @torch.no_grad()
     def before_update(self, learner: Learner) -> None:
-        for names, used_DK in self._used:
-            gradients = {name: g for name in names if (g := learner.parameters[name].grad) is not None}
-            for gradient, in_use_RD in zip(gradients.values(), _in_use(gradients.values(), used_DK), strict=True):
-                gradient.sub_(in_use_RD)
-            # What the optimizer makes of it, element by element, points elsewhere again.
-            self._before |= {name: learner.parameters[name].detach().clone() for name in gradients}
+        for name, used_DK in self._used.items():
+            if (gradient := learner.parameters[name].grad) is not None:
+                _project(gradient, used_DK)
+                # What the optimizer makes of it, element by element, points elsewhere again.
+                self._before[name] = learner.parameters[name].detach().clone()
 
     @torch.no_grad()
     def after_update(self, learner: Learner, num_tokens: int) -> None:
-        for names, used_DK in self._used:
-            moved = [name for name in names if name in self._before]
-            steps = [learner.parameters[name] - self._before[name] for name in moved]
-            for name, in_use_RD in zip(moved, _in_use(steps, used_DK), strict=True):
-                learner.parameters[name].sub_(in_use_RD)
+        for name, before_RD in self._before.items():
+            step_RD = learner.parameters[name] - before_RD
+            _project(step_RD, self._used[name])
+            learner.parameters[name].copy_(before_RD + step_RD)
         self._before = {}
 
 
@@ -101,9 +99,6 @@ def used_directions(inputs_ND: Tensor, energy: float) -> Tensor:
     return directions_DK
 
 
-def _in_use(some: Iterable[Tensor], used_DK: Tensor) -> Sequence[Tensor]:
-    """Of each, (R, D), what lies in these directions."""
-    given = list(some)
-    if not given:
-        return []
-    return torch.split((torch.cat(given) @ used_DK) @ used_DK.T, [len(each) for each in given])
+def _project(rows_RD: Tensor, used_DK: Tensor) -> None:
+    """In place: what is left without these directions."""
+    rows_RD.sub_((rows_RD @ used_DK) @ used_DK.T)
