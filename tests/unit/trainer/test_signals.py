@@ -31,7 +31,7 @@ from lifelong.trainer.verify import verify
 
 GATE = GateSettings(
     new_tolerance_nats=100, general_tolerance_nats=100, general_drift_nats=100, held_out_tolerance_nats=100,
-    held_out_after=4, held_out_ratio=0.2,
+    held_out_after=4, held_out_ratio=0.2, judged_samples=12,
 )  # fmt: skip
 LEARNING = LearningSettings(learning_rate=2e-2, min_steps=2, max_steps=2, replay_samples=1, anchor_samples=0)
 # Twenty samples are few for a test that seldom gives a false alarm.
