@@ -15,10 +15,6 @@ from lifelong.registry import layout
 _PROBE = "exclusive-creation"
 
 
-class _CannotError(RegistryError):
-    """The driver cannot do what it is told, which no waiting mends."""
-
-
 class ObjectStore:
     """An ``ArtifactStore``. An object is durable and whole once its upload has returned, or it is not there.
 
@@ -99,12 +95,8 @@ class ObjectStore:
         if self._probed:
             return
         path = self._path(_PROBE)
-        try:
-            self._create(path, b"")
-            exclusive = not self._create(path, b"")
-        except _CannotError as error:
-            raise self._not_exclusive(str(error.__cause__)) from error
-        if not exclusive:
+        self._create(path, b"")
+        if self._create(path, b""):
             raise self._not_exclusive("it overwrote an object that it was told to create")
         self._probed = True
 
@@ -121,6 +113,10 @@ class ObjectStore:
                 self._fs.pipe_file(path, data, mode="create")
             except FileExistsError:
                 return False
+            except (NotImplementedError, TypeError) as error:
+                # The first is how fsspec's own drivers say that they cannot ("Exclusive write", HTTPFileSystem), the
+                # second how Python does for a driver that is older than the argument. No waiting mends either.
+                raise self._not_exclusive(str(error)) from error
         return True
 
     def _read(self, path: str) -> bytes | None:
@@ -154,12 +150,8 @@ def _remote_errors(path: str) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise RegistryError(f"{path}: {error}; check credentials and rights of artifacts.url") from error
-    except (TypeError, ValueError, NotImplementedError) as error:
-        # It has no such argument, does not know its value, or has not written the method (fsspec raises the last).
-        raise _CannotError(
-            f"{path}: {type(error).__name__}: {error}; this driver of fsspec cannot do that: use a newer one, or point "
-            "artifacts.url elsewhere"
-        ) from error
+    except MissingPartError:
+        raise
     except Exception as error:
         # Each driver has its own errors for a network that is away, few of them an OSError.
         raise UnreachableError(
