@@ -94,6 +94,11 @@ class ObjectStore:
     def _probe(self) -> None:
         if self._probed:
             return
+        from fsspec import AbstractFileSystem  # which whoever keeps versions in a directory need not import
+
+        if getattr(self._fs.pipe_file, "__func__", None) is AbstractFileSystem.pipe_file:
+            # What a driver without one of its own has: no attempt shows it, but two at once would both find nothing.
+            raise self._not_exclusive("its driver first looks and then writes")
         path = self._path(_PROBE)
         self._create(path, b"")
         if self._create(path, b""):

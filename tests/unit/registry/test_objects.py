@@ -7,6 +7,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from tests.conformance.versions import manifest
@@ -53,7 +54,11 @@ class Unwilling(Filesystem):
             raise NotImplementedError("Exclusive write")  # as HTTPFileSystem does
 
 
-@pytest.mark.parametrize("filesystem", [Overwriting, Unaware, Unwilling])
+class LooksFirst(Filesystem):
+    pipe_file = AbstractFileSystem.pipe_file  # as SFTPFileSystem has
+
+
+@pytest.mark.parametrize("filesystem", [Overwriting, Unaware, Unwilling, LooksFirst])
 def test_a_store_that_overwrites_is_refused(filesystem: type[Filesystem]) -> None:
     store = ObjectStore(filesystem(), "/bucket")
     with pytest.raises(MissingPartError, match="overwrite each other"):
